@@ -1,0 +1,1 @@
+"""Splits, metrics, significance and reports: what makes a number honest."""

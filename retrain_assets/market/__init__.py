@@ -1,0 +1,1 @@
+"""Market data: bars, calendars, schemas and the files people bring."""

@@ -1,0 +1,230 @@
+"""What a model family is: the protocol it implements, and the registry that finds it.
+
+A family is one folder under `retrain_assets/models/` whose `__init__.py` holds an object
+named `FAMILY` that implements `ModelFamily`. The registry discovers the folders, so a new
+family needs no edit elsewhere. Importing a family's `__init__` must be cheap: torch is
+imported inside its methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from retrain_assets.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+Settings = Mapping[str, float | int | bool | None]
+"""Inference parameters of one forecast by name, for instance `{"temperature": 0.6}`."""
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """How long a window a base model can take.
+
+    max_context: most bars a window may hold, context and horizon together.
+    patch: the context must be a multiple of this many bars (Kronos 1, Toto 2 32, Toto 1 64).
+    """
+
+    max_context: int
+    patch: int = 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """The input of one forecast: nothing in it is later than the origin.
+
+    bars: the context, ascending, columns session, open, high, low, close, volume; its last
+        row is the origin.
+    future_sessions: session labels of the bars to forecast, shape (step,).
+    """
+
+    bars: pd.DataFrame
+    future_sessions: pd.DatetimeIndex
+
+    @property
+    def origin(self) -> pd.Timestamp:
+        """Session of the last bar the forecast may use."""
+        return pd.Timestamp(self.bars["session"].iloc[-1])
+
+    @property
+    def origin_close(self) -> float:
+        """Close at the origin, in the series' own currency."""
+        return float(self.bars["close"].iloc[-1])
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Close prices forecast for many windows under many settings.
+
+    Axes: setting, window, step (and level for quantiles), in the order of the arguments of
+    `Forecaster.forecast`. Prices are in the series' own currency.
+
+    origins: origin of each window, shape (window,).
+    mean: mean of the predictive distribution or of the sampled paths, (setting, window, step).
+    median: its median, (setting, window, step).
+    quantiles: (setting, window, level, step), rows in the order of `levels`.
+    levels: the quantile levels, ascending, in (0, 1).
+    seconds: wall time of the whole call.
+    """
+
+    origins: pd.DatetimeIndex
+    mean: NDArray[np.float64]
+    median: NDArray[np.float64]
+    quantiles: NDArray[np.float64]
+    levels: tuple[float, ...]
+    seconds: float
+
+
+QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Levels every family reports: the median and the bounds of the 50 % and 80 % intervals."""
+
+
+class Forecaster(Protocol):
+    """Anything that forecasts closes: naive, a base model, a base model with an adapter."""
+
+    name: str
+
+    def forecast(
+        self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
+    ) -> Forecast:
+        """Forecast every window under every setting.
+
+        All windows have the same context length and the same number of steps. A forecast
+        depends on its own window, its setting and the seed alone: not on what else is in
+        the call. Raises BadInput for a setting that is not the model's or out of range.
+        """
+        ...
+
+
+@dataclass
+class LoadedModel:
+    """A base model in memory, with or without an adapter on it.
+
+    family, base: names in the registry (`kronos`, `nano`).
+    module: the network that adapters attach to and training differentiates.
+    companion: whatever else a forecast needs and training leaves frozen (Kronos' tokenizer).
+    limits: window limits of this base.
+    fingerprint: SHA-256 over names, shapes and values of all base weights (never the adapter's).
+    device: where the weights are.
+    adapter: digest of the adapter on it, None for the untouched base.
+    """
+
+    family: str
+    base: str
+    module: torch.nn.Module
+    companion: torch.nn.Module | None
+    limits: ModelLimits
+    fingerprint: str
+    device: torch.device
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class WindowRange:
+    """Which windows of a series to use, by the position of their first target bar.
+
+    A window with first target `i` has its context in bars [i - context, i) and its targets
+    in [i, i + horizon). `first <= i`, `i + horizon <= stop`, every `stride`-th.
+    """
+
+    first: int
+    stop: int
+    context: int
+    horizon: int
+    stride: int = 1
+
+    def targets(self) -> range:
+        """Positions of the windows' first target bars, ascending."""
+        return range(self.first, self.stop - self.horizon + 1, self.stride)
+
+
+class TrainingTask(Protocol):
+    """One series as batches and a loss; the trainer knows no more about a family than this."""
+
+    train_windows: int
+    """Number of training windows; the trainer draws rows from range(train_windows)."""
+
+    def loss(self, module: torch.nn.Module, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """Differentiable mean loss over these training windows.
+
+        Returns scalars by name: "loss" (what is minimised) and its parts for the log.
+        """
+        ...
+
+    def validation(self, module: torch.nn.Module) -> dict[str, float]:
+        """Causal, noise-free losses over the validation windows, the same names as `loss`."""
+        ...
+
+
+class ModelFamily(Protocol):
+    """A kind of pretrained model that can be loaded, adapted and asked for forecasts."""
+
+    name: str
+    title: str
+    default_base: str
+    lora_targets: tuple[str, ...]
+
+    @property
+    def default_settings(self) -> Settings:
+        """The settings its authors published for forecasting."""
+        ...
+
+    def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
+        """Window limits of a base without loading its weights. Raises BadInput if unknown."""
+        ...
+
+    def load(self, base: str, *, checkpoints: Path, device: str) -> LoadedModel:
+        """Load a base strictly, in evaluation mode, all weights frozen.
+
+        base: a name of the family's table, or a local folder listed in
+        `checkpoints/bases.yaml`. Raises CheckpointError naming the file or key at fault.
+        """
+        ...
+
+    def training_task(
+        self,
+        model: LoadedModel,
+        bars: pd.DataFrame,
+        *,
+        train: WindowRange,
+        validation: WindowRange,
+        loss: str,
+    ) -> TrainingTask:
+        """Windows of `bars` as batches and the named loss (huber, heteroscedastic, mse)."""
+        ...
+
+    def forecaster(self, model: LoadedModel, *, name: str) -> Forecaster:
+        """The model as a forecaster called `name` in tables."""
+        ...
+
+
+@cache
+def families() -> dict[str, ModelFamily]:
+    """Every model family found under `retrain_assets.models`, by name, in alphabetical order."""
+    import retrain_assets.models as package
+
+    found: dict[str, ModelFamily] = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if module.ispkg:
+            family: Any = importlib.import_module(f"{package.__name__}.{module.name}").FAMILY
+            found[family.name] = family
+    return found
+
+
+def family(name: str) -> ModelFamily:
+    """The family called `name`; raises BadInput listing the known ones."""
+    if name not in families():
+        raise BadInput(f"no model family {name!r}: choose one of {', '.join(families())}")
+    return families()[name]

@@ -1,0 +1,1 @@
+"""Training policy, windows and the trainer that fits an adapter to one stock."""
