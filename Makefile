@@ -1,0 +1,69 @@
+# Thin targets over an ordinary package: everything they do is `pip`, `retrain`, `pytest`, `ruff`,
+# `mypy`. `make help` lists them. Variables: PYTHON (3.11 to 3.13), TORCH_INDEX (a package index
+# with the torch build you want, for instance https://download.pytorch.org/whl/cpu).
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+TORCH := $(shell grep '^torch==' locks/requirements.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui mlflow test test-long check ci clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.locked: locks/requirements.txt locks/oracles.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) must be Python 3.11, 3.12 or 3.13: install one, then make PYTHON=python3.12"; exit 1; }
+	@echo "Creating $(VENV) from locks/ (a few minutes the first time)"
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null && $(PYTHON) -m venv $(VENV) || \
+	  { $(PYTHON) -m venv --without-pip $(VENV) && $(BIN)/python locks/get_pip.py; }
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install -r locks/requirements.txt
+	$(PIP) install --no-deps -r locks/oracles.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV): $(VENV)/.installed ## create .venv, or bring it up to date with locks/
+
+demo: $(VENV)/.installed ## train and compare the six bundled symbols on the CPU
+	@$(BIN)/retrain demo
+
+ui: $(VENV)/.installed ## Dagster's web pages and daemon on http://127.0.0.1:3000
+	@$(BIN)/retrain ui
+
+mlflow: $(VENV)/.installed ## MLflow's web pages on http://127.0.0.1:5000
+	@$(BIN)/retrain mlflow
+
+test: $(VENV)/.installed ## the default tests
+	@$(BIN)/python -m pytest
+
+test-long: $(VENV)/.installed ## the tests that take minutes
+	@$(BIN)/python -m pytest -m long --timeout 1800
+
+check: $(VENV)/.installed ## lint, formatting, types, direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest retrain_assets_tests/test_layers.py
+
+ci: ## set-up, check and test, each timed; fails if any of them does
+	@status=0; report=""; \
+	for part in $(VENV)/.installed check test; do \
+	  start=$$(date +%s); result=passed; \
+	  $(MAKE) --no-print-directory $$part || { status=1; result=FAILED; }; \
+	  name=$${part#$(VENV)/.}; \
+	  minutes=$$(awk "BEGIN {printf \"%.1f\", ($$(date +%s) - $$start) / 60}"); \
+	  report="$$report$$name: $$result in $$minutes min\n"; \
+	  if [ $$name = installed ] && [ $$status = 1 ]; then break; fi; \
+	done; \
+	printf "\n$$report"; exit $$status
+
+clean: ## remove .venv and caches; data/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

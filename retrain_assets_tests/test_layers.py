@@ -1,0 +1,82 @@
+"""The lower layers know neither Dagster nor MLflow, nor anything that is built on them."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import retrain_assets
+
+PACKAGE = Path(retrain_assets.__file__).parent
+LOWER = ("market", "models", "training", "evaluation")
+UPPER = ("defs", "cli", "home", "universe", "launcher", "definitions")
+FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
+# A GPU machine that runs only the training needs no more than these.
+BARE = {"torch", "peft", "safetensors", "numpy", "pandas", "transformers", "huggingface_hub"}
+MODULES = [path for layer in LOWER for path in sorted((PACKAGE / layer).rglob("*.py"))]
+BARE_MODULES = [
+    path
+    for path in MODULES
+    if path.relative_to(PACKAGE).parts[0] in {"models", "training"} or path.name == "splits.py"
+]
+
+
+def imported(tree: ast.AST, package: str) -> set[str]:
+    """Absolute dotted names of everything `tree` imports; `package` resolves relative ones."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def at_module_level(tree: ast.Module) -> ast.Module:
+    """The statements that run on import: no function bodies, no `if TYPE_CHECKING:` blocks."""
+
+    class Shallow(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.If | None:
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else node
+
+    shallow = Shallow().visit(tree)
+    assert isinstance(shallow, ast.Module)
+    return shallow
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def parsed(path: Path) -> tuple[ast.Module, str]:
+    package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+    return ast.parse(path.read_text(encoding="utf-8")), package
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_lower_layers_never_import_upwards(path: Path) -> None:
+    names = imported(*parsed(path))
+    assert not [name for name in names for prefix in FORBIDDEN if within(name, prefix)]
+
+
+@pytest.mark.parametrize("path", BARE_MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_training_needs_few_packages(path: Path) -> None:
+    tree, package = parsed(path)
+    tops = {name.split(".")[0] for name in imported(at_module_level(tree), package)}
+    assert tops - set(sys.stdlib_module_names) - {"retrain_assets"} <= BARE
+
+
+def test_the_rule_sees_every_form_of_import() -> None:
+    source = "import dagster as d\nfrom ..defs import io\nfrom retrain_assets import cli\n"
+    names = imported(ast.parse(source), "retrain_assets.market")
+    for prefix in ("dagster", "retrain_assets.defs", "retrain_assets.cli"):
+        assert any(within(name, prefix) for name in names), prefix
