@@ -1,0 +1,182 @@
+"""The bar store: one Parquet file a symbol, written whole or not at all, with a content hash.
+
+A bars frame is a pandas DataFrame with a RangeIndex, one row a session, ascending and unique,
+with exactly the columns `BAR_COLUMNS`: `session` (datetime64[ns], tz-naive midnight, the
+exchange-local date) and `open, high, low, close, volume` (float64).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from retrain_assets.errors import BadInput
+from retrain_assets.files import atomic_file, checked_symbol
+
+BAR_COLUMNS = ("session", "open", "high", "low", "close", "volume")
+VALUE_COLUMNS = BAR_COLUMNS[1:]
+
+# The tag changes whenever the encoding does, so that hashes of two encodings never meet.
+_HASH_TAG = b"retrain-assets bars 1\n"
+_FILE_SCHEMA = pa.schema(
+    [("session", pa.timestamp("ns")), *((name, pa.float64()) for name in VALUE_COLUMNS)]
+)
+# Prices rarely repeat, so Parquet's default dictionaries would nearly double a file.
+_ENCODING: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 19,
+    "use_dictionary": False,
+    "column_encoding": {"session": "DELTA_BINARY_PACKED"},
+}
+_LOCK_SECONDS = 60.0
+
+
+def content_hash(bars: pd.DataFrame) -> str:
+    """Return the SHA-256 (hex) of the values of `bars`, whatever file they came from.
+
+    Hashed are a version tag, the column names, the number of rows, then column by column the
+    sessions (int64 nanoseconds since 1970) and the values (float64), both little-endian. So
+    the hash of a history up to a cut does not depend on later bars.
+    """
+    digest = hashlib.sha256(_HASH_TAG)
+    digest.update(f"{','.join(BAR_COLUMNS)}\n{len(bars)}\n".encode())
+    sessions = bars["session"].to_numpy(dtype="datetime64[ns]")
+    digest.update(sessions.astype("<i8").tobytes())
+    for name in VALUE_COLUMNS:
+        # Adding zero turns -0.0 into 0.0, which is the same volume.
+        digest.update((bars[name].to_numpy(dtype="<f8") + 0.0).astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+class BarStore:
+    """Bars of many symbols under one folder: `<root>/<SYMBOL>.parquet`.
+
+    Readers never wait: a file is replaced by renaming, so they see the old bars or the new
+    ones. Writers of one symbol take turns. What a write replaces is kept as
+    `<root>/.history/<SYMBOL>.<first 12 of its hash>.parquet`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def symbols(self) -> list[str]:
+        """Return the stored symbols, sorted; files whose name is no symbol are not bars."""
+        return sorted(path.stem for path in self.root.glob("*.parquet") if _is_symbol(path.stem))
+
+    def has(self, symbol: str) -> bool:
+        """Say whether bars of `symbol` are stored."""
+        return self._path(symbol).is_file()
+
+    def read(self, symbol: str, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
+        """Return the bars of `symbol`, up to and including the session `until` if given.
+
+        Raises BadInput for a symbol without bars, and for a file that is no bars file.
+        """
+        table = self._read_table(symbol)
+        bars = pd.DataFrame(
+            {name: table.column(name).to_numpy() for name in BAR_COLUMNS}, copy=False
+        )
+        if until is None:
+            return bars
+        return bars[bars["session"] <= until].reset_index(drop=True)
+
+    def source(self, symbol: str) -> str:
+        """Return where the stored bars of `symbol` came from, as told to `write`."""
+        metadata = self._read_table(symbol).schema.metadata or {}
+        return str(metadata.get(b"source", b"").decode())
+
+    def write(
+        self, symbol: str, bars: pd.DataFrame, *, source: str, calendar: str | None = None
+    ) -> str:
+        """Replace the bars of `symbol` and return their content hash.
+
+        `source` says where they came from; with `calendar`, every row must be one of its
+        sessions. Bars equal to the stored ones leave the file as it is. Raises BadInput for
+        bars that do not fit the schema (nothing is sorted or repaired here), and OSError,
+        with the old file in place, when the disk is full.
+        """
+        # Imported here because readers need no validation, and pandera is slow to import.
+        from retrain_assets.market.schema import validate
+
+        path = self._path(symbol)
+        bars = validate(bars, symbol=symbol, calendar=calendar, where=source)
+        new = content_hash(bars)
+        with self.lock(symbol):
+            if path.exists():
+                old = content_hash(self.read(symbol))
+                if old == new:
+                    return new
+                _copy(path, self.root / ".history" / f"{symbol}.{old[:12]}.parquet")
+            table = pa.table([bars[name].to_numpy() for name in BAR_COLUMNS], schema=_FILE_SCHEMA)
+            table = table.replace_schema_metadata({"source": source, "content_hash": new})
+            with atomic_file(path) as partial:
+                pq.write_table(table, partial, **_ENCODING)
+        return new
+
+    @contextlib.contextmanager
+    def lock(self, symbol: str) -> Iterator[None]:
+        """Hold the right to write `symbol`; `write` may be called inside.
+
+        Raises BadInput when another process holds it for over a minute.
+        """
+        path = self.root / ".locks" / f"{checked_symbol(symbol)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A singleton counts its holders, so that `write` can be called by a thread that
+        # already holds the lock; other threads and processes wait.
+        lock = FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BadInput(
+                f"bars of {symbol} are being written by another process ({path} is locked): "
+                "try again when it is done"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _path(self, symbol: str) -> Path:
+        return self.root / f"{checked_symbol(symbol)}.parquet"
+
+    def _read_table(self, symbol: str) -> pa.Table:
+        path = self._path(symbol)
+        try:
+            table = pq.ParquetFile(path).read()
+        except FileNotFoundError as error:
+            raise BadInput(
+                f"no bars of {symbol} in {self.root}: import them with `retrain import FILE`"
+            ) from error
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"{path} is no readable Parquet file ({error}): {_REIMPORT}") from error
+        if not table.schema.equals(_FILE_SCHEMA):
+            found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+            raise BadInput(f"{path} is no bars file, its columns are {found}: {_REIMPORT}")
+        if any(column.null_count for column in table.columns):
+            raise BadInput(f"{path} has empty values: {_REIMPORT}")
+        return table
+
+
+_REIMPORT = "remove it and import the symbol again with `retrain import FILE`"
+
+
+def _is_symbol(name: str) -> bool:
+    try:
+        return checked_symbol(name) == name
+    except BadInput:
+        return False
+
+
+def _copy(path: Path, to: Path) -> None:
+    if not to.exists():
+        with atomic_file(to) as partial:
+            shutil.copyfile(path, partial)

@@ -1,0 +1,185 @@
+"""Trading sessions of an exchange, and the bar at which a month's knowledge ends.
+
+Sessions are tz-naive midnights in the exchange's local time, as exchange_calendars labels
+them. `XNYS` serves US stocks, `24/7` serves coins (every UTC day is a session).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+from retrain_assets.errors import BadInput
+
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
+_MONTH = re.compile(r"(?!0000)\d{4}-(0[1-9]|1[0-2])")
+# Building a calendar costs about half a second, so a few fixed spans are built and kept.
+_SPANS = ((2006, 2), (1970, 5), (1885, 30))  # first year, whole years after the current one
+# Calendar days that surely hold one more session, holidays and long weekends included.
+_DAYS_PER_SESSION = 2
+_SLACK_DAYS = 30
+
+
+@lru_cache(maxsize=16)
+def _build(name: str, start: str, end: str) -> ExchangeCalendar:
+    # Imported here because its readers mostly need bars, not sessions.
+    import exchange_calendars
+
+    low, high = _bounds(name)
+    first = max(pd.Timestamp(start), low) if low is not None else pd.Timestamp(start)
+    last = min(pd.Timestamp(end), high) if high is not None else pd.Timestamp(end)
+    return exchange_calendars.get_calendar(name, start=first, end=last)
+
+
+@lru_cache(maxsize=16)
+def _bounds(name: str) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Earliest and latest date for which exchange_calendars knows the holidays of `name`."""
+    import exchange_calendars
+
+    known = exchange_calendars.get_calendar_names()
+    if name not in known:
+        raise BadInput(
+            f"{name!r} is no known calendar: use XNYS for US stocks, 24/7 for coins, or another "
+            "name that exchange_calendars lists"
+        )
+    # A single week is enough to ask for the bounds, which belong to the calendar's class.
+    week = exchange_calendars.get_calendar(name, start="2022-03-07", end="2022-03-11")
+    return week.bound_min(), week.bound_max()
+
+
+def _calendar(name: str, first: pd.Timestamp, last: pd.Timestamp) -> ExchangeCalendar:
+    """The narrowest cached calendar that covers the dates `first` to `last`."""
+    low, high = _bounds(name)
+    if (low is not None and first < low) or (high is not None and last > high):
+        raise BadInput(
+            f"calendar {name} knows no sessions for {first:%Y-%m-%d} to {last:%Y-%m-%d}: it "
+            f"covers {_say(low, 'the past')} to {_say(high, 'the future')}"
+        )
+    year = dt.datetime.now(dt.UTC).year
+    for from_year, ahead in _SPANS:
+        if first.year >= from_year and last.year <= year + ahead:
+            return _build(name, f"{from_year}-01-01", f"{year + ahead}-12-31")
+    raise BadInput(
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d} lies outside {_SPANS[-1][0]} to "
+        f"{year + _SPANS[-1][1]}, the years calendars are built for: check the dates"
+    )
+
+
+def _say(bound: pd.Timestamp | None, otherwise: str) -> str:
+    return otherwise if bound is None else f"{bound:%Y-%m-%d}"
+
+
+def sessions(calendar: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
+    """Return the sessions of `calendar` from `start` to `end`, both inclusive.
+
+    Raises BadInput for an unknown calendar and for dates outside what it covers.
+    """
+    start, end = pd.Timestamp(start).normalize(), pd.Timestamp(end).normalize()
+    everything = _calendar(calendar, start, end).sessions
+    low, high = everything.searchsorted(start), everything.searchsorted(end, side="right")
+    return pd.DatetimeIndex(everything[low:high].to_numpy(dtype="datetime64[ns]"))
+
+
+def next_sessions(calendar: str, after: pd.Timestamp, count: int) -> pd.DatetimeIndex:
+    """Return the `count` sessions of `calendar` that follow the date `after`, which is left out.
+
+    Raises BadInput where the calendar's holidays are not known that far ahead.
+    """
+    after = pd.Timestamp(after).normalize()
+    end = after + pd.Timedelta(days=count * _DAYS_PER_SESSION + _SLACK_DAYS)
+    _, high = _bounds(calendar)
+    if high is not None:
+        end = min(end, max(high, after))
+    following = sessions(calendar, after + pd.Timedelta(days=1), end)
+    if len(following) < count:
+        raise BadInput(
+            f"calendar {calendar} knows {len(following)} sessions after {after:%Y-%m-%d}, "
+            f"{count} are needed: update exchange_calendars"
+        )
+    return following[:count]
+
+
+def zone(calendar: str) -> ZoneInfo:
+    """Return the time zone of the exchange (`UTC` for `24/7`)."""
+    day = pd.Timestamp("2022-03-07")
+    return ZoneInfo(str(_calendar(calendar, day, day).tz))
+
+
+def session_close(calendar: str, session: pd.Timestamp) -> pd.Timestamp:
+    """Return the tz-aware UTC moment from which the bar of `session` can no longer change."""
+    return pd.Timestamp(_calendar(calendar, session, session).session_close(session))
+
+
+@dataclass(frozen=True)
+class MonthCut:
+    """Where the knowledge of one month's partition ends.
+
+    cut: the last stored bar of the month; nothing after it may be read.
+    last_session: the month's last session by the calendar.
+    provisional: True while neither the last session nor any later bar is stored, so that
+        newer bars may still move the cut.
+    """
+
+    month: str
+    cut: pd.Timestamp
+    last_session: pd.Timestamp
+    provisional: bool
+
+
+def month_cut(
+    month: str,
+    stored: pd.DatetimeIndex,
+    calendar: str,
+    *,
+    symbol: str,
+    today: dt.date | None = None,
+) -> MonthCut:
+    """Return the cut of `month` ("YYYY-MM") for a symbol whose stored sessions are `stored`.
+
+    `stored` is ascending. `today` (default: the current UTC date) decides which months lie in
+    the future. Raises BadInput for a malformed month, a future one, and one without a bar;
+    the message says where the bars begin and end.
+    """
+    first, last = _month_days(month)
+    now = pd.Timestamp(today if today is not None else dt.datetime.now(dt.UTC).date())
+    if first > now:
+        raise BadInput(f"month {month} lies in the future (today is {now:%Y-%m-%d})")
+    inside = stored[(stored >= first) & (stored <= last)]
+    if inside.empty:
+        raise BadInput(_no_bar(month, stored, symbol, last))
+    of_month = sessions(calendar, first, last)
+    if of_month.empty:
+        raise BadInput(
+            f"calendar {calendar} has no session in {month}, yet {symbol} has bars there: "
+            "give the symbol its own calendar in universe.yaml"
+        )
+    cut, last_session = inside[-1], of_month[-1]
+    provisional = bool(cut < last_session and stored[-1] <= last)
+    return MonthCut(month, cut, last_session, provisional)
+
+
+def _month_days(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+    if not _MONTH.fullmatch(month):
+        raise BadInput(f"month {month!r} is malformed: write it as YYYY-MM, such as 2023-08")
+    period = pd.Period(month, freq="M")
+    return period.start_time, period.end_time.normalize()
+
+
+def _no_bar(month: str, stored: pd.DatetimeIndex, symbol: str, last: pd.Timestamp) -> str:
+    if stored.empty:
+        return (
+            f"{symbol} has no bar in {month} and none at all: import bars (`retrain import FILE`)"
+        )
+    where = f"{symbol} has no bar in {month}; its bars begin {stored[0]:%Y-%m-%d} and end "
+    where += f"{stored[-1]:%Y-%m-%d}"
+    if stored[-1] < last:
+        return f"{where}: import newer bars (`retrain import FILE`)"
+    return f"{where}: choose a month they cover, or import the missing ones"
