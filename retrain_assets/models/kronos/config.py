@@ -76,7 +76,7 @@ class TokenizerConfig:
     gamma0: float  # weight of the entropy of one code (to be low)
     gamma: float  # weight of the entropy of the codebook's use (to be high)
     zeta: float  # weight of both entropies
-    group_size: int  # bits whose joint use is counted in the codebook entropy
+    group_size: int  # shape of a stored buffer; the loss counts each bit on its own
 
     def __post_init__(self) -> None:
         for name in ("s1_bits", "s2_bits"):

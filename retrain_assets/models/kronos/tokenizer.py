@@ -116,18 +116,13 @@ class KronosTokenizer(nn.Module):
 class SphericalQuantizer(nn.Module):
     """Rounds a point of the unit sphere to the nearest corner +-1/sqrt(C)."""
 
-    group_basis: Tensor
-    group_codebook: Tensor
-
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
         self.scale = 1.0 / math.sqrt(config.s1_bits + config.s2_bits)
-        # Both bases are in published files; only the group's is needed to compute anything.
+        # Both are in published files. Nothing is computed from them here: see _entropies.
         self.register_buffer("basis", _descending_powers(config.s1_bits + config.s2_bits))
         self.register_buffer("group_basis", _descending_powers(config.group_size))
-        codes = torch.arange(2**config.group_size)[:, None] // self.group_basis % 2
-        self.register_buffer("group_codebook", codes.float() * 2 - 1, persistent=False)  # (2^g, g)
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (B, T, C) on the unit sphere -> bits (B, T, C) and the quantiser's loss.
@@ -139,20 +134,19 @@ class SphericalQuantizer(nn.Module):
         signs = torch.where(codes > 0, 1.0, -1.0)
         bits = self.scale * (codes + (signs - codes).detach())
         commitment = (bits.detach() - codes).square().sum(-1).mean()
-        entropies = self.config.gamma0 * self._code_entropy(codes)
-        entropies = entropies - self.config.gamma * self._codebook_entropy(codes)
+        of_code, of_codebook = self._entropies(codes)
+        entropies = self.config.gamma0 * of_code - self.config.gamma * of_codebook
         return bits, self.config.beta * commitment + self.config.zeta * entropies
 
-    def _code_entropy(self, codes: Tensor) -> Tensor:
-        positive = torch.sigmoid(4 * self.scale * codes)  # chance of each bit, (B, T, C)
-        return _entropy(torch.stack((positive, 1 - positive), dim=-1)).sum(-1).mean()
+    def _entropies(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean entropy of a code's bits, and entropy of the bits' average use, in nats.
 
-    def _codebook_entropy(self, codes: Tensor) -> Tensor:
-        # All 2**C codes are too many to count, so bits are counted in groups of g.
-        groups = codes.view(*codes.shape[:-1], -1, self.config.group_size)  # (B, T, C/g, g)
-        affinity = 2 * self.scale * groups @ self.group_codebook.T  # (B, T, C/g, 2^g)
-        use = affinity.softmax(-1).mean(dim=(0, 1))  # (C/g, 2^g)
-        return _entropy(use).sum()
+        The paper counts the joint use of groups of group_size bits; the code that trained
+        the published tokenizers counts each bit on its own, and so does this.
+        """
+        positive = torch.sigmoid(4 * self.scale * codes)  # chance of each bit, (B, T, C)
+        chances = torch.stack((positive, 1 - positive), dim=-1)  # (B, T, C, 2)
+        return _entropy(chances).sum(-1).mean(), _entropy(chances.mean(dim=(0, 1))).sum()
 
 
 def _blocks(config: TokenizerConfig, count: int) -> nn.ModuleList:
