@@ -1,0 +1,227 @@
+"""One stock's bars as Kronos training batches, and the loss an adapter is trained on.
+
+The loss is cross-entropy of both tokens over every position, plus the plan's loss (huber,
+heteroscedastic or mse) on a point forecast of the horizon's closes. The point forecast is the
+decoding of the expected bits: bits are linear in token probabilities, so it is differentiable
+in the logits and exact where the distribution is sure of one token.
+
+Axes: B windows, T positions (context, then horizon), h horizon, C code bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+
+from retrain_assets.errors import BadInput
+from retrain_assets.models.forecaster import LoadedModel, WindowRange
+from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
+from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets.training.losses import LOSSES, point_loss
+from retrain_assets.training.windows import cut_windows, normalise_windows
+
+POINT_WEIGHT = 0.5
+"""Weight of the point loss beside the cross-entropy, which is 3 to 7 nats."""
+PROBES = 2
+"""Pairs of random directions that estimate the variance of a decoded forecast."""
+CHUNK = 32
+"""Windows encoded or validated at once."""
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """Windows of one series, tokenised once: the tokenizer is frozen while adapters train.
+
+    s1, s2: (B, T) int64. stamps: (B, T, 5) int64. closes: (B, h), the targets in units of the
+    context's standard deviation, clipped as the tokens are.
+    """
+
+    s1: Tensor
+    s2: Tensor
+    stamps: Tensor
+    closes: Tensor
+
+    @property
+    def horizon(self) -> int:
+        """Target positions at the end of each window."""
+        return self.closes.shape[1]
+
+    def rows(self, rows: NDArray[np.int64] | slice, device: torch.device) -> TokenWindows:
+        """Some of the windows, on a device."""
+        chosen = (t[rows].to(device) for t in (self.s1, self.s2, self.stamps, self.closes))
+        return TokenWindows(*chosen)
+
+
+def tokenise(
+    tokenizer: KronosTokenizer, bars: pd.DataFrame, windows: WindowRange, device: torch.device
+) -> TokenWindows:
+    """Cut, normalise (on each window's context alone) and encode the windows of a series."""
+    cut = cut_windows(features(bars), windows).astype(np.float64)
+    values = normalise_windows(cut, context=windows.context).values
+    stamps = cut_windows(time_features(pd.DatetimeIndex(bars["session"])), windows)
+    inputs = torch.from_numpy(values.astype(np.float32))
+    with torch.inference_mode():
+        encoded = [tokenizer.encode(chunk.to(device)) for chunk in torch.split(inputs, CHUNK)]
+    return TokenWindows(
+        s1=torch.cat([s1 for s1, _ in encoded]).cpu().clone(),
+        s2=torch.cat([s2 for _, s2 in encoded]).cpu().clone(),
+        stamps=torch.from_numpy(stamps.astype(np.int64)),
+        closes=inputs[:, windows.context :, CLOSE].clone(),
+    )
+
+
+class KronosTrainingTask:
+    """Training and validation windows of one stock; a `TrainingTask`."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        bars: pd.DataFrame,
+        *,
+        train: WindowRange,
+        validation: WindowRange,
+        loss: str,
+    ) -> None:
+        if loss not in LOSSES:
+            raise BadInput(f"no loss {loss!r}: choose one of {', '.join(LOSSES)}")
+        if not isinstance(model.companion, KronosTokenizer):
+            raise BadInput(f"{model.family}/{model.base} was loaded without its tokenizer")
+        self.tokenizer = model.companion
+        self.device, self.point = model.device, loss
+        self.train = tokenise(self.tokenizer, bars, train, self.device)
+        self.held_out = tokenise(self.tokenizer, bars, validation, self.device)
+        self.train_windows = len(self.train.s1)
+
+    def loss(self, module: nn.Module, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Mean loss of some training windows: cross-entropy at all positions, point loss."""
+        return self._losses(module, self.train.rows(rows, self.device), scored=None, probe=None)
+
+    @torch.no_grad()
+    def validation(self, module: nn.Module) -> dict[str, float]:
+        """Mean loss over the validation windows, scored at their target positions alone.
+
+        Causal, since the network is so in evaluation mode too, and without noise: the probes
+        of the variance are drawn from a fixed seed.
+        """
+        probe = torch.Generator().manual_seed(0)
+        sums: dict[str, float] = {}
+        total = len(self.held_out.s1)
+        for start in range(0, total, CHUNK):
+            batch = self.held_out.rows(slice(start, start + CHUNK), self.device)
+            losses = self._losses(module, batch, scored=batch.horizon, probe=probe)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.s1) / total
+        return sums
+
+    def _losses(
+        self,
+        module: nn.Module,
+        batch: TokenWindows,
+        *,
+        scored: int | None,
+        probe: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        """Losses by name. scored: last positions the cross-entropy counts, None for all."""
+        s1_logits, s2_logits = module(
+            batch.s1[:, :-1], batch.s2[:, :-1], batch.stamps[:, :-1], batch.s1[:, 1:]
+        )  # (B, T-1, V) each: position t predicts bar t + 1
+        first = 0 if scored is None else s1_logits.shape[1] - scored
+        entropy_s1 = _cross_entropy(s1_logits[:, first:], batch.s1[:, 1 + first :])
+        entropy_s2 = _cross_entropy(s2_logits[:, first:], batch.s2[:, 1 + first :])
+        h = batch.horizon
+        mean, variance = self._point_forecast(batch, s1_logits[:, -h:], s2_logits[:, -h:], probe)
+        point = point_loss(self.point, mean, variance, batch.closes)
+        entropy = (entropy_s1 + entropy_s2) / 2
+        return {
+            "loss": entropy + POINT_WEIGHT * point,
+            "cross_entropy_s1": entropy_s1,
+            "cross_entropy_s2": entropy_s2,
+            self.point: point,
+        }
+
+    def _point_forecast(
+        self,
+        batch: TokenWindows,
+        s1_logits: Tensor,
+        s2_logits: Tensor,
+        probe: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Expected closes (B, h) of the horizon and, for heteroscedastic, their variance.
+
+        The variance is the delta method's for independent bits, sum over bits of (d close /
+        d bit)^2 x var(bit), estimated by Hutchinson's probes: half the difference between
+        decodings at the expected bits +- sd(bits) x random signs, squared, has that mean.
+        """
+        with torch.no_grad():
+            h = batch.horizon
+            prefix = self.tokenizer.token_bits(batch.s1[:, :-h], batch.s2[:, :-h])
+            caches = [PrefixCache() for _ in self.tokenizer.decoder]
+            self.tokenizer.decode_bits(prefix, caches=caches)
+        bits = self.tokenizer.expected_bits(s1_logits, s2_logits)  # (B, h, C)
+        if self.point != "heteroscedastic":
+            return self._closes(bits, prefix.shape[1], caches), None
+        scale = self.tokenizer.code_bits**-0.5
+        # A bit of +-scale with mean m has variance scale^2 - m^2; the bound keeps sqrt's slope.
+        spread = (scale**2 - bits.square()).clamp_min(1e-8).sqrt()
+        signs = [_signs(bits, probe) for _ in range(PROBES)]
+        moved = [bits, *(bits + s * spread for s in signs), *(bits - s * spread for s in signs)]
+        decoded = self._closes(torch.cat(moved), prefix.shape[1], caches)
+        closes = decoded.view(len(moved), *bits.shape[:2])  # (1 + 2 PROBES, B, h)
+        half = (closes[1 : 1 + PROBES] - closes[1 + PROBES :]) / 2
+        return closes[0], half.square().mean(dim=0)
+
+    def _closes(self, bits: Tensor, start: int, caches: list[PrefixCache]) -> Tensor:
+        """Decode the horizon's bits (n B, h, C) after the cached contexts -> closes (n B, h)."""
+        copies = len(bits) // len(caches[0].keys)
+        decoded = self.tokenizer.decode_bits(
+            bits, start=start, caches=[cache.repeated(copies) for cache in caches]
+        )
+        return decoded[..., CLOSE]
+
+
+class PrefixCache:
+    """Keys and values of the contexts' positions, (B, nh, T, hs); a `LayerCache`."""
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
+        self._keys, self._values = keys, values
+
+    @property
+    def keys(self) -> Tensor:
+        """What the first call kept."""
+        if self._keys is None:
+            raise ValueError("the prefix has not been computed yet")
+        return self._keys
+
+    def repeated(self, copies: int) -> PrefixCache:
+        """The same prefix for a batch that holds every window `copies` times."""
+        if self._values is None:
+            raise ValueError("the prefix has not been computed yet")
+        shape = (copies, 1, 1, 1)
+        return PrefixCache(self.keys.repeat(shape), self._values.repeat(shape))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The first call keeps k and v; a later one attends to them and to its own."""
+        if self._keys is None or self._values is None:
+            self._keys, self._values = k, v
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        keys = torch.cat((self._keys, k), dim=2)
+        values = torch.cat((self._values, v), dim=2)
+        mask = causal_lower_right(q.shape[2], keys.shape[2])
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+
+def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+
+
+def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Random +-1 of the same shape; drawn on the CPU, so that a device changes nothing."""
+    drawn = torch.randint(0, 2, like.shape, generator=generator)
+    return (drawn * 2 - 1).to(like)
