@@ -70,7 +70,7 @@ class BarStore:
 
     def symbols(self) -> list[str]:
         """Return the stored symbols, sorted; files whose name is no symbol are not bars."""
-        return sorted(path.stem for path in self.root.glob("*.parquet") if _is_symbol(path.stem))
+        return sorted(path.stem for path in self.root.glob("*.parquet") if is_symbol(path.stem))
 
     def has(self, symbol: str) -> bool:
         """Say whether bars of `symbol` are stored."""
@@ -169,7 +169,8 @@ class BarStore:
 _REIMPORT = "remove it and import the symbol again with `retrain import FILE`"
 
 
-def _is_symbol(name: str) -> bool:
+def is_symbol(name: str) -> bool:
+    """Say whether `name` is a usable symbol as it is spelled."""
     try:
         return checked_symbol(name) == name
     except BadInput:

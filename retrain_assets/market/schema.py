@@ -85,7 +85,9 @@ def _check(name: str, function: Callable[..., object]) -> pa.Check:
 
 
 def in_calendar(session: pd.Series, calendar: str) -> pd.Series:
-    """Say for each date of `session` (no gaps, at least one row) whether it is a session."""
+    """Say for each date in `session` (none empty) whether it is a session of `calendar`."""
+    if session.empty:
+        return session.isin([])
     return session.isin(sessions(calendar, session.min(), session.max()))
 
 
