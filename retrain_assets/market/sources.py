@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,7 @@ def import_files(
     *,
     calendar_of: Callable[[str], str],
     symbol: str | None = None,
+    aliases: Mapping[str, str] | None = None,
     accept_jumps: bool = False,
     replace: bool = False,
     now: pd.Timestamp | None = None,
@@ -83,8 +84,8 @@ def import_files(
 
     A file's bars take the place of stored bars of the same sessions; other stored bars stay.
     For that, both must agree where they overlap; `replace` drops the stored history instead
-    (it stays under `.history`). `symbol` names what the files hold where they do not say.
-    `calendar_of` gives a symbol's calendar. `accept_jumps` takes leaps that look like
+    (it stays under `.history`). `symbol` names what the files hold where they do not say,
+    `aliases` maps other names, in upper case, to symbols. `calendar_of` gives a symbol's calendar. `accept_jumps` takes leaps that look like
     unadjusted splits or another instrument's prices as real. `now` (tz-aware, default: the
     clock) decides which session is still running.
 
@@ -94,7 +95,7 @@ def import_files(
     results: list[ImportReport | ImportFailure] = []
     for path in map(Path, paths):
         try:
-            found = read_file(path, symbol=symbol)
+            found = read_file(path, symbol=symbol, aliases=aliases or {})
         except (RetrainError, OSError) as error:
             results.append(ImportFailure(path, symbol, str(error)))
             continue

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -34,6 +36,7 @@ _ALIASES = {
 }
 _FIELD_NAMES = {name for field in VALUE_COLUMNS for name in _ALIASES[field]}
 _ADJUSTED = ("adj close", "adjclose", "adjusted close", "adjusted")
+_NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 _REQUIRED = ("stamp", "open", "high", "low", "close")
 _FIELDS_TEXT = "a date, open, high, low, close and volume"
 
@@ -54,12 +57,15 @@ class RawBars:
     notes: tuple[str, ...]
 
 
-def read_file(path: Path, *, symbol: str | None = None) -> list[RawBars]:
+def read_file(
+    path: Path, *, symbol: str | None = None, aliases: Mapping[str, str] = _NO_ALIASES
+) -> list[RawBars]:
     """Read a CSV or Parquet file of daily bars, one entry for each symbol in it.
 
     The symbol is `symbol` if given, else what the file says (a symbol column, or yfinance's
-    header of three rows), else the file's name in upper case. Raises BadInput for a file that
-    is no price file, and where the symbols it names disagree with its own name or `symbol`.
+    header of three rows), else the file's name in upper case. `aliases` maps other names, in
+    upper case, to the symbols they stand for. Raises BadInput for a file that is no price
+    file, and where the symbols in it disagree with the file's own name or `symbol`.
     """
     path = Path(path)
     notes: dict[str, None] = {}  # ordered, each said once
@@ -71,9 +77,11 @@ def read_file(path: Path, *, symbol: str | None = None) -> list[RawBars]:
         notes |= dict.fromkeys(said)
         parts.append(values)
     values = pd.concat(parts)
-    return [
-        RawBars(name, path, rows, tuple(notes)) for name, rows in _by_symbol(values, path, symbol)
-    ]
+    if "symbol" in values:
+        by_symbol = _by_symbol(values, path, symbol, aliases)
+    else:
+        by_symbol = {_symbol(symbol if symbol is not None else path.stem, path, aliases): values}
+    return [RawBars(name, path, rows, tuple(notes)) for name, rows in by_symbol.items()]
 
 
 def _tables(path: Path) -> list[tuple[str | None, pd.DataFrame]]:
@@ -211,46 +219,38 @@ def _picked(plain: list[str], path: Path) -> dict[str, int]:
 
 
 def _by_symbol(
-    values: pd.DataFrame, path: Path, symbol: str | None
-) -> list[tuple[str, pd.DataFrame]]:
+    values: pd.DataFrame, path: Path, symbol: str | None, aliases: Mapping[str, str]
+) -> dict[str, pd.DataFrame]:
     """The rows of each symbol; refuses a file whose own name says something else."""
-    if "symbol" not in values:
-        return [(_symbol(symbol if symbol is not None else path.stem, path), values)]
     named = values.pop("symbol")
     empty = named.isna() | (named.astype(str) == "")
     if empty.any():
-        raise BadInput(f"{path}, {named.index.name} {named.index[empty][0]}: no symbol; fill it in")
-    names = named.astype(str).map(lambda name: _symbol(name, path)).to_numpy()
-    present = list(dict.fromkeys(names))
-    expected = _symbol(symbol, path) if symbol is not None else _stem_symbol(path, present)
-    if expected is None:
-        return [(name, values[names == name]) for name in present]
-    strange = [at for at, name in enumerate(names) if _bare(name) != _bare(expected)]
-    if strange:
+        row = named.index[empty][0]
+        raise BadInput(f"{path}, {named.index.name} {row}, symbol: empty; fill it in")
+    meaning = {name: _symbol(name, path, aliases) for name in dict.fromkeys(named.astype(str))}
+    names = named.astype(str).map(meaning).to_numpy()
+    present = list(dict.fromkeys(meaning.values()))
+    expected = _symbol(symbol, path, aliases) if symbol is not None else None
+    if expected is None and is_symbol(path.stem):
+        claimed = aliases.get(path.stem, path.stem)
+        # A name such as US.csv claims nothing for a file of many symbols without US.
+        expected = claimed if len(present) == 1 or claimed in present else None
+    if expected is not None and present != [expected]:
+        strange = [at for at, name in enumerate(names) if name != expected]
         said = "--symbol says" if symbol is not None else "the file's name says"
         raise BadInput(
             f"{path}, {named.index.name} {named.index[strange[0]]}, symbol: {names[strange[0]]} "
             f"where {said} {expected} ({len(strange)} of {len(names)} rows differ); remove the "
-            "rows of the other symbol, or, if they are right, rename the file in lower case and "
-            "leave --symbol out"
+            "rows of the other symbol, or list its name under aliases in universe.yaml if both are "
+            "one, or, if the rows are right, rename the file in lower case and leave --symbol out"
         )
-    return [(expected, values)]
+    return {name: values[names == name] for name in present}
 
 
-def _stem_symbol(path: Path, present: list[str]) -> str | None:
-    """The symbol that the file's name claims for all rows; None where it claims none."""
-    among = _bare(path.stem) in [_bare(name) for name in present]
-    return path.stem if is_symbol(path.stem) and (len(present) == 1 or among) else None
-
-
-def _bare(symbol: str) -> str:
-    """What BTC-USD and BTCUSD, or BRK.B and BRK-B, have in common."""
-    return symbol.replace("-", "").replace(".", "")
-
-
-def _symbol(name: str, path: Path) -> str:
+def _symbol(name: str, path: Path, aliases: Mapping[str, str]) -> str:
+    plain = name.strip().upper()
     try:
         # Coins come as BTC/USD, and a slash would make a path.
-        return checked_symbol(name.strip().upper().replace("/", ""))
+        return checked_symbol(aliases.get(plain, plain).replace("/", ""))
     except BadInput as error:
         raise BadInput(f"{path}: {error}; name it with --symbol or in the symbol column") from error
