@@ -1,0 +1,227 @@
+"""The training loss of Kronos adapters: each of the guide's losses is real, and none sees ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from retrain_assets.errors import BadInput
+from retrain_assets.models import lora
+from retrain_assets.models.forecaster import LoadedModel, ModelLimits, WindowRange
+from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
+from retrain_assets.models.kronos.network import KronosNetwork
+from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets.models.kronos.training import KronosTrainingTask
+
+TRAIN = WindowRange(first=32, stop=90, context=32, horizon=8, stride=4)
+VALIDATION = WindowRange(first=90, stop=110, context=32, horizon=8)
+LOSSES = ("huber", "heteroscedastic", "mse")
+
+
+def bars(n: int = 120) -> pd.DataFrame:
+    draw = np.random.default_rng(4)
+    close = 50 * np.exp(np.cumsum(draw.normal(0, 0.02, n)))
+    opening = close * np.exp(draw.normal(0, 0.005, n))
+    return pd.DataFrame(
+        {
+            "session": pd.bdate_range("2021-01-04", periods=n),
+            "open": opening,
+            "high": np.maximum(opening, close) * 1.01,
+            "low": np.minimum(opening, close) * 0.99,
+            "close": close,
+            "volume": draw.uniform(1e6, 2e6, n),
+        }
+    )
+
+
+def model(rank: int = 4) -> LoadedModel:
+    """A two-layer Kronos with random weights and a fresh adapter."""
+    none = {"ffn_dropout_p": 0.0, "attn_dropout_p": 0.0, "resid_dropout_p": 0.0}
+    bits = {"s1_bits": 4, "s2_bits": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = KronosNetwork(
+            NetworkConfig(
+                n_layers=2,
+                d_model=16,
+                n_heads=2,
+                ff_dim=32,
+                token_dropout_p=0.0,
+                learn_te=True,
+                **none,
+                **bits,
+            )
+        )
+        tokenizer = KronosTokenizer(
+            TokenizerConfig(
+                d_in=6,
+                d_model=16,
+                n_heads=2,
+                ff_dim=32,
+                n_enc_layers=2,
+                n_dec_layers=2,
+                beta=0.05,
+                gamma0=1.0,
+                gamma=1.1,
+                zeta=0.05,
+                group_size=4,
+                **none,
+                **bits,
+            )
+        )
+    settings = lora.LoraSettings(rank, 2 * rank, 0.0, ("q_proj", "k_proj", "v_proj", "w1", "w2"))
+    return LoadedModel(
+        family="kronos",
+        base="tiny",
+        module=lora.attach(network.requires_grad_(False), settings, seed=1),
+        companion=tokenizer.eval().requires_grad_(False),
+        limits=ModelLimits(512),
+        fingerprint="",
+        device=torch.device("cpu"),
+    )
+
+
+def task(loaded: LoadedModel, loss: str, frame: pd.DataFrame | None = None) -> KronosTrainingTask:
+    frame = bars() if frame is None else frame
+    return KronosTrainingTask(loaded, frame, train=TRAIN, validation=VALIDATION, loss=loss)
+
+
+ROWS = np.arange(4)
+
+
+def gradients(loaded: LoadedModel, losses: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    wanted = lora.trainable(loaded.module)
+    found = torch.autograd.grad(losses[name], wanted, retain_graph=True, allow_unused=True)
+    pairs = zip(found, wanted, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_moves_gradients_beyond_the_cross_entropy(loss: str) -> None:
+    loaded = model()
+    torch.manual_seed(0)
+    losses = task(loaded, loss).loss(loaded.module, ROWS)
+    assert set(losses) == {"loss", "cross_entropy_s1", "cross_entropy_s2", loss}
+    assert gradients(loaded, losses, loss).abs().sum() > 0
+    entropy = gradients(loaded, losses, "cross_entropy_s1") / 2
+    entropy = entropy + gradients(loaded, losses, "cross_entropy_s2") / 2
+    whole = gradients(loaded, losses, "loss")
+    assert (whole - entropy).norm() > 1e-4 * entropy.norm()
+
+
+def test_the_losses_differ_from_each_other() -> None:
+    loaded = model()
+    directions = {}
+    for loss in LOSSES:
+        torch.manual_seed(0)
+        losses = task(loaded, loss).loss(loaded.module, ROWS)
+        found = gradients(loaded, losses, loss)
+        directions[loss] = found / found.norm()
+    for one, other in [(0, 1), (0, 2), (1, 2)]:
+        cosine = float(directions[LOSSES[one]] @ directions[LOSSES[other]])
+        assert cosine < 0.9999, (LOSSES[one], LOSSES[other])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_training_on_it_lowers_it(loss: str) -> None:
+    loaded = model()
+    own = task(loaded, loss)
+    optimizer = torch.optim.Adam(lora.trainable(loaded.module), lr=0.02)
+    before = own.validation(loaded.module)
+    torch.manual_seed(0)
+    for _ in range(25):
+        optimizer.zero_grad()
+        own.loss(loaded.module, np.arange(own.train_windows))["loss"].backward()
+        optimizer.step()
+    after = own.validation(loaded.module)
+    assert after["loss"] < before["loss"]
+    assert after[loss] < before[loss]
+
+
+def test_the_point_forecast_decodes_certain_tokens_exactly() -> None:
+    loaded = model()
+    own = task(loaded, "huber")
+    batch = own.train.rows(ROWS, loaded.device)
+    sure = [
+        torch.nn.functional.one_hot(tokens[:, -8:], 16).float() * 1e4
+        for tokens in (batch.s1, batch.s2)
+    ]
+    mean, variance = own._point_forecast(batch, sure[0], sure[1], None)
+    decoded = own.tokenizer.decode(batch.s1, batch.s2)[:, -8:, 3]
+    torch.testing.assert_close(mean, decoded, rtol=1e-5, atol=1e-6)
+    assert variance is None
+
+
+def test_the_variance_estimate_is_the_delta_methods() -> None:
+    """Averaged over many probes it equals the sum over bits, differentiated one by one."""
+    loaded = model()
+    own = task(loaded, "heteroscedastic")
+    batch = own.train.rows(np.arange(1), loaded.device)
+    draw = torch.Generator().manual_seed(1)
+    s1_logits, s2_logits = (4 * torch.randn(1, 8, 16, generator=draw) for _ in range(2))
+    bits = own.tokenizer.expected_bits(s1_logits, s2_logits)
+    prefix = own.tokenizer.token_bits(batch.s1[:, :-8], batch.s2[:, :-8])
+
+    def closes(b: torch.Tensor) -> torch.Tensor:
+        return own.tokenizer.decode_bits(torch.cat((prefix, b), dim=1))[0, -8:, 3]
+
+    slopes = torch.autograd.functional.jacobian(closes, bits)[:, 0].flatten(1)  # (h, h C)
+    exact = slopes.square() @ (1 / own.tokenizer.code_bits - bits.square()).flatten()
+    drawn = [own._point_forecast(batch, s1_logits, s2_logits, draw)[1] for _ in range(150)]
+    estimate = torch.cat([d for d in drawn if d is not None]).mean(dim=0)
+    torch.testing.assert_close(estimate, exact, rtol=0.3, atol=1e-4)
+
+
+def test_validation_is_without_noise_and_does_not_touch_the_random_state() -> None:
+    loaded = model()
+    loaded.module.eval()
+    own = task(loaded, "heteroscedastic")
+    torch.manual_seed(3)
+    first, state = own.validation(loaded.module), torch.get_rng_state()
+    assert own.validation(loaded.module) == first
+    torch.manual_seed(3)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_no_bar_after_the_validation_segment_matters() -> None:
+    loaded = model()
+    loaded.module.eval()
+    later = bars()
+    later.loc[VALIDATION.stop :, ["open", "high", "low", "close"]] *= 3
+    own, changed = task(loaded, "huber"), task(loaded, "huber", later)
+    assert own.validation(loaded.module) == changed.validation(loaded.module)
+    for name in ("s1", "s2", "stamps", "closes"):
+        assert torch.equal(getattr(own.train, name), getattr(changed.train, name))
+
+
+def test_no_validation_bar_enters_a_training_window() -> None:
+    loaded = model()
+    later = bars()
+    later.loc[TRAIN.stop :, ["open", "high", "low", "close"]] *= 3
+    own, changed = task(loaded, "huber"), task(loaded, "huber", later)
+    assert torch.equal(own.train.s1, changed.train.s1)
+    assert torch.equal(own.train.closes, changed.train.closes)
+    assert not torch.equal(own.held_out.s1, changed.held_out.s1)
+
+
+def test_validation_scores_the_targets_alone() -> None:
+    """A network that knows the tokens of the targets and nothing else has no cross-entropy."""
+    loaded = model()
+    own = task(loaded, "huber")
+
+    class Oracle(torch.nn.Module):
+        def forward(
+            self, s1: torch.Tensor, s2: torch.Tensor, stamps: torch.Tensor, s1_next: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = torch.nn.functional.one_hot(s1_next, 16).float() * 100
+            logits[:, : -own.held_out.horizon] *= -1
+            return logits, logits
+
+    assert own.validation(Oracle())["cross_entropy_s1"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(BadInput, match="choose one of huber"):
+        task(model(), "mae")
