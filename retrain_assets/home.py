@@ -1,0 +1,99 @@
+"""The data folder: where bars, checkpoints, models, results and both databases lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from retrain_assets.errors import BadInput
+from retrain_assets.files import atomic_file
+
+ENVIRONMENT = "RETRAIN_HOME"
+DAGSTER_PAGE = "http://127.0.0.1:3000"
+MLFLOW_PAGE = "http://127.0.0.1:5000"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one data folder.
+
+    root: absolute path of the folder; it holds `universe.yaml`, `market/` and `checkpoints/`,
+    and everything that runs write is put beside them.
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls, root: Path | None = None) -> Home:
+        """The data folder `root`, else `$RETRAIN_HOME`, else `data` in the current folder.
+
+        Raises BadInput, saying what to do, if there is no such folder or it is not one of ours.
+        """
+        chosen = root or Path(os.environ.get(ENVIRONMENT) or "data")
+        folder = chosen.expanduser().resolve()
+        remedy = (
+            "run from the folder of your clone, or set "
+            f"{ENVIRONMENT} to a data folder that holds universe.yaml"
+        )
+        if not folder.is_dir():
+            raise BadInput(f"there is no data folder {folder}: {remedy}")
+        if not (folder / "universe.yaml").is_file():
+            raise BadInput(f"{folder} is no data folder, it lacks universe.yaml: {remedy}")
+        return cls(folder)
+
+    @property
+    def universe(self) -> Path:
+        """The file that lists the symbols."""
+        return self.root / "universe.yaml"
+
+    @property
+    def market(self) -> Path:
+        """The bar store."""
+        return self.root / "market"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Base models."""
+        return self.root / "checkpoints"
+
+    @property
+    def models(self) -> Path:
+        """Adapters, one folder a family, month and symbol."""
+        return self.root / "models"
+
+    @property
+    def assets(self) -> Path:
+        """What the assets return: one JSON file a partition."""
+        return self.root / "assets"
+
+    @property
+    def results(self) -> Path:
+        """Reports for people and scripts."""
+        return self.root / "results"
+
+    @property
+    def tracking(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.root / "mlflow"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's instance: settings, run history, logs."""
+        return self.root / "dagster"
+
+    def prepare(self) -> None:
+        """Create Dagster's folder with our settings, and point DAGSTER_HOME at it.
+
+        An existing dagster.yaml is left as it is, and a DAGSTER_HOME that is already set is
+        respected: whoever runs a larger installation keeps their own instance. RETRAIN_HOME is
+        set so that processes started from here agree on the data folder.
+        """
+        settings = self.dagster / "dagster.yaml"
+        if not settings.exists():
+            template = files("retrain_assets").joinpath("dagster.yaml").read_text("utf-8")
+            with atomic_file(settings) as partial:
+                partial.write_text(template, encoding="utf-8")
+        os.environ.setdefault("DAGSTER_HOME", str(self.dagster))
+        os.environ[ENVIRONMENT] = str(self.root)
