@@ -1,0 +1,230 @@
+"""Third stage: one asset per model family that trains a stock's adapter."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month_stock
+from retrain_assets.defs.plots import loss_curve
+from retrain_assets.defs.progress import failing_plainly, tell
+from retrain_assets.defs.resources import Bars, Device, Models
+from retrain_assets.defs.tracking import TrackedRun, Tracking
+from retrain_assets.errors import BadInput
+from retrain_assets.home import DAGSTER_PAGE
+from retrain_assets.models.forecaster import ModelFamily, families
+
+if TYPE_CHECKING:
+    from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
+    from retrain_assets.training.policy import PlanOverrides
+    from retrain_assets.training.trainer import Progress
+
+GPU = "gpu"
+
+
+class AdapterConfig(dg.Config):
+    """How one adapter is trained, where it departs from the policy and the universe file."""
+
+    base: str | None = Field(None, description="Base model; by default the family's own.")
+    epochs_scale: float = Field(1.0, gt=0, description="Factor on the policy's epochs.")
+    max_steps: int | None = Field(None, ge=1, description="Most optimizer steps to take.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
+    warm_start: bool = Field(
+        False, description="Start from the previous month's adapter, if there is one."
+    )
+
+
+def adapter_name(family: str) -> str:
+    """Name of the asset that trains a family's adapters."""
+    return f"{family}_adapter"
+
+
+def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
+    """The asset that trains adapters of one family."""
+
+    @dg.asset(
+        name=adapter_name(family.name),
+        description=(
+            f"A LoRA adapter of {family.title} for one stock, trained on bars before the "
+            "validation segment and stopped early on it.\n\nThe folder in the model store holds "
+            "the weights, the plan, the split with its dates and the losses. A run that was "
+            "interrupted goes on from its last epoch."
+        ),
+        partitions_def=month_stock,
+        group_name="training",
+        kinds={"pytorch", "mlflow"},
+        owners=OWNERS,
+        pool=GPU,
+    )
+    def adapter(
+        context: dg.AssetExecutionContext,
+        config: AdapterConfig,
+        market_bars: PartitionBars,
+        baseline_metrics: dict[str, Any],
+        bars: Bars,
+        models: Models,
+        device: Device,
+        tracking: Tracking,
+    ) -> dg.Output[dict[str, Any]]:
+        with failing_plainly(), device.lease() as where:
+            overrides = bars.stock(market_bars.symbol).overrides
+            training = _prepared(
+                family, config, market_bars, baseline_metrics, overrides, models, where
+            )
+            with _tracked(context, tracking, training) as run:
+                record = training.train(
+                    report=_reporter(context, run), notes={"mlflow_run": run.id}
+                )
+                run.log_metrics([(record.metrics["best_epoch"], _losses(record))])
+                run.log_folder(models.store().path(record))
+        return dg.Output(
+            record.to_json(),
+            data_version=dg.DataVersion(record.digest),
+            metadata=_metadata(record, run, models),
+        )
+
+    return adapter
+
+
+def adapters() -> list[dg.AssetsDefinition]:
+    """One training asset per model family there is."""
+    return [build_adapter(family) for family in families().values()]
+
+
+def _prepared(
+    family: ModelFamily,
+    config: AdapterConfig,
+    view: PartitionBars,
+    baseline: dict[str, Any],
+    overrides: "PlanOverrides",
+    models: Models,
+    device: str,
+) -> "AdapterTraining":
+    """Baseline to plan to split to a training that is ready to start."""
+    from retrain_assets.evaluation.splits import make_split
+    from retrain_assets.training import adapters as library
+    from retrain_assets.training import policy
+
+    if baseline["bars_hash"] != view.hash:
+        raise BadInput(
+            f"baseline_metrics of {view.symbol} {view.month} was computed on other bars: "
+            "materialize it again"
+        )
+    count, base = len(view.bars), config.base or family.default_base
+    limits = family.limits(base, checkpoints=models.bases)
+    if baseline["horizon"] != policy.prediction_length(count, overrides):
+        overrides = dataclasses.replace(overrides, prediction_length=baseline["horizon"])
+    plan = policy.plan(
+        count,
+        baseline["baseline_mae_pct"],
+        family.name,
+        limits,
+        overrides,
+        epochs_scale=config.epochs_scale,
+    )
+    split = make_split(
+        count,
+        context=plan.context,
+        horizon=plan.horizon,
+        holdout_days=baseline["holdout_days"],
+        limits=limits,
+    )
+    store = models.store()
+    earlier = store.previous(family.name, view.month, view.symbol) if config.warm_start else None
+    return library.prepare(
+        family_name=family.name,
+        base=base,
+        symbol=view.symbol,
+        month=view.month,
+        bars=view.bars,
+        plan=plan,
+        split=split,
+        seed=config.seed,
+        store=store,
+        checkpoints=models.bases,
+        device=device,
+        max_steps=config.max_steps,
+        warm_start=earlier,
+    )
+
+
+@contextlib.contextmanager
+def _tracked(
+    context: dg.AssetExecutionContext, tracking: Tracking, training: "AdapterTraining"
+) -> Iterator[TrackedRun]:
+    """An MLflow run with the plan as parameters; an interrupted training's run goes on."""
+    family, key = training.model.family, str(context.partition_key)
+    tags = {
+        "month": training.month,
+        "stock": training.symbol,
+        "base": training.model.base,
+        "dagster.run_id": context.run_id,
+        "dagster.run_url": f"{DAGSTER_PAGE}/runs/{context.run_id}",
+        "dagster.asset": context.asset_key.to_user_string(),
+        "dagster.partition": key,
+    }
+    resume = training.interrupted_notes().get("mlflow_run")
+    with tracking.run(family, key, tags=tags, resume=resume) as run:
+        context.instance.add_run_tags(context.run_id, {f"mlflow/{family}": run.id})
+        plan = {f"plan.{name}": value for name, value in training.plan.to_json().items()}
+        split = {f"split.{name}": value for name, value in training.split.to_json().items()}
+        run.log_params(plan | split | {"seed": training.seed, "max_steps": training.max_steps})
+        for note in dict.fromkeys((*training.plan.notes, *training.split.notes)):
+            context.log.info(note)
+        yield run
+
+
+def _reporter(context: dg.AssetExecutionContext, run: TrackedRun) -> "Callable[[Progress], None]":
+    """A callback that writes each epoch to the log and to MLflow, and shows what is between."""
+
+    def report(now: Progress) -> None:
+        done = now.step / now.steps if now.steps else None
+        line = f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
+        if now.validation_loss is None:
+            tell(context, f"{line}, loss {now.train_loss:.4f}", done, log=False)
+            return
+        losses = {"loss": now.train_loss, "validation_loss": now.validation_loss}
+        tell(context, line + "".join(f", {n} {v:.4f}" for n, v in losses.items()), done)
+        steps = [(step, _prefixed("train", values)) for step, values in now.step_losses]
+        epoch = {"validation.loss": now.validation_loss, "learning_rate": now.learning_rate}
+        run.log_metrics([*steps, (now.step, epoch)])
+
+    return report
+
+
+def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+def _losses(record: "AdapterRecord") -> dict[str, float]:
+    names = ("validation_loss", "base_validation_loss", "best_epoch", "steps")
+    return _prefixed("result", {name: float(record.metrics[name]) for name in names})
+
+
+def _metadata(record: "AdapterRecord", run: TrackedRun, models: Models) -> dict[str, Any]:
+    """What the page of one partition shows."""
+    plan, split, metrics = record.plan, record.split, record.metrics
+    return {
+        "losses": dg.MetadataValue.md(loss_curve(metrics)),
+        "mlflow": dg.MetadataValue.url(run.url),
+        "folder": dg.MetadataValue.path(models.store().path(record)),
+        "validation loss": metrics["validation_loss"],
+        "validation loss of the base": metrics["base_validation_loss"],
+        "epochs": metrics["epochs"],
+        "best epoch": metrics["best_epoch"],
+        "steps": metrics["steps"],
+        "stopped": metrics["stopped"],
+        "seconds": metrics["measured"]["seconds"],
+        "difficulty": plan["difficulty"],
+        "rank": plan["rank"],
+        "loss": plan["loss"],
+        "context": split["context"],
+        "notes": dg.MetadataValue.json([*plan["notes"], *split["notes"]]),
+        "plan": dg.MetadataValue.json(plan),
+        "dates": dg.MetadataValue.json(record.split_dates),
+    }

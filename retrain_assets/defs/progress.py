@@ -1,0 +1,53 @@
+"""How assets tell what they do and why they fail: to Dagster's log and to whoever listens.
+
+The command line listens to the logger `retrain_assets.progress`; each of its records carries a
+`Step` as `record.step`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from retrain_assets.defs.partitions import month_and_symbol
+from retrain_assets.errors import RetrainError
+
+LOGGER = logging.getLogger("retrain_assets.progress")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where one partition stands.
+
+    done: share of the asset's work, from 0 to 1, if it is known.
+    """
+
+    symbol: str
+    month: str
+    asset: str
+    message: str
+    done: float | None = None
+
+
+def tell(
+    context: dg.AssetExecutionContext, message: str, done: float | None = None, *, log: bool = True
+) -> None:
+    """Say where this asset stands; `log` also writes it to the run's events."""
+    month, symbol = month_and_symbol(context.partition_key)
+    asset = context.asset_key.to_user_string()
+    if log:
+        context.log.info(message)
+    LOGGER.info(message, extra={"step": Step(symbol, month, asset, message, done)})
+
+
+@contextlib.contextmanager
+def failing_plainly() -> Iterator[None]:
+    """Turn an error that is the input's fault into a failure that is not tried again."""
+    try:
+        yield
+    except RetrainError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
