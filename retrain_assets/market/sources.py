@@ -83,11 +83,15 @@ def import_files(
     """Import price files into `store`, each symbol on its own, in the order given.
 
     A file's bars take the place of stored bars of the same sessions; other stored bars stay.
-    For that, both must agree where they overlap; `replace` drops the stored history instead
-    (it stays under `.history`). `symbol` names what the files hold where they do not say,
-    `aliases` maps other names, in upper case, to symbols. `calendar_of` gives a symbol's calendar. `accept_jumps` takes leaps that look like
-    unadjusted splits or another instrument's prices as real. `now` (tz-aware, default: the
-    clock) decides which session is still running.
+    For that, both must agree where they overlap.
+
+    calendar_of: gives a symbol's calendar; it may raise BadInput for a symbol it does not know.
+    symbol: what the files hold, needed where neither they nor their names say so.
+    aliases: other names, in upper case, and the symbols they stand for.
+    accept_jumps: take leaps that look like unadjusted splits, or like another instrument's
+        prices, as real.
+    replace: drop the stored history instead of merging (it stays under `.history`).
+    now: decides which session is still running (tz-aware; default: the clock).
 
     A refused file or symbol never stops the others and leaves its stored bars untouched.
     """
