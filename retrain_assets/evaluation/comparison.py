@@ -1,0 +1,225 @@
+"""All candidates forecast the same origins of one stock: the table every score is made from.
+
+A candidate is a forecaster with its settings: naive, a base model as published, the base with
+an adapter. Each sees, for every origin, the bars up to it and the sessions to forecast, and
+nothing later.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.splits import Split
+from retrain_assets.models.forecaster import Forecast, Forecaster, Settings, Window
+
+NAIVE = "naive"
+"""Name of the candidate that all others are measured against."""
+
+GROUP = ["unique_id", "segment", "scope", "horizon"]
+"""Columns of a table of forecasts that say which forecasts are scored together."""
+
+LATENCY_CALLS = 5
+_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
+
+Variant = Literal["zero_shot", "adapter", "incumbent"]
+VARIANTS: tuple[Variant, ...] = ("zero_shot", "adapter", "incumbent")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One column of the comparison.
+
+    name: `naive`, or `<family>.<variant>` as `candidate_name` makes it.
+    forecaster: what forecasts. settings: its inference parameters.
+    context: bars it looks back on, at most those before the first origin.
+    """
+
+    name: str
+    forecaster: Forecaster
+    settings: Settings
+    context: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` measured.
+
+    forecasts: one row per origin and step in the shape utilsforecast reads. Columns:
+        unique_id (symbol), segment (selection, test), scope (holdout: H sessions; plan: the
+        plan's horizon), horizon (bars), cutoff (origin's session), ds (target's session),
+        step (1 = first bar after the origin), origin_close, y (actual close), and for each
+        candidate `<name>` (mean of its distribution), `<name>/median`, `<name>/q10`,
+        `<name>/q90`, all in price units.
+    latency_s: seconds of one forecast of H bars from one origin by candidate, the median of
+        five calls after a warm-up call.
+    """
+
+    forecasts: pd.DataFrame
+    latency_s: dict[str, float]
+
+
+class Occasion(NamedTuple):
+    """Forecasts of one kind; origins are positions of the last bar they may see."""
+
+    segment: Literal["selection", "test"]
+    scope: Literal["holdout", "plan"]
+    horizon: int
+    origins: tuple[int, ...]
+
+
+def candidate_name(family: str, variant: Variant) -> str:
+    """Name of a model family's candidate: `kronos.adapter`."""
+    return f"{family}.{variant}"
+
+
+def candidate_names(forecasts: pd.DataFrame) -> list[str]:
+    """The candidates of a table of forecasts, in the order of its columns."""
+    suffix = "/median"
+    return [name.removesuffix(suffix) for name in forecasts.columns if name.endswith(suffix)]
+
+
+def occasions(split: Split) -> tuple[Occasion, ...]:
+    """What every candidate forecasts: selection and test at H sessions, test at the plan's h."""
+    days = split.holdout_days
+    return (
+        Occasion("selection", "holdout", days, split.holdout_origins("selection")),
+        Occasion("test", "holdout", days, split.holdout_origins("test")),
+        Occasion("test", "plan", split.horizon, split.plan_origins()),
+    )
+
+
+def compare(
+    bars: pd.DataFrame,
+    split: Split,
+    candidates: Sequence[Candidate],
+    *,
+    symbol: str,
+    seed: int,
+    report: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Forecast every origin of the split with every candidate.
+
+    bars: all bars up to the cut, as many as the split has. symbol: for the table and for
+    messages. seed: of every forecast. report: called with a line of progress now and then.
+
+    Raises BadInput when naive is missing, a name is malformed or given twice, or a context
+    is longer than the history; RetrainError when a forecast is not finite, naming candidate
+    and origin.
+    """
+    _check(bars, split, candidates)
+    tell = report or (lambda line: None)
+    parts = []
+    for occasion in occasions(split):
+        columns = [_targets(bars, occasion, symbol)]
+        for candidate in candidates:
+            tell(
+                f"{symbol}: {candidate.name} forecasts {len(occasion.origins)} "
+                f"{occasion.segment} origins, {occasion.horizon} bars each"
+            )
+            columns.append(_columns(bars, occasion, candidate, symbol, seed))
+        parts.append(pd.concat(columns, axis="columns"))
+    last = split.holdout_origins("test")[-1]
+    latency = {
+        candidate.name: _latency(
+            candidate, window_at(bars, last, candidate.context, split.holdout_days), seed
+        )
+        for candidate in candidates
+    }
+    return Comparison(pd.concat(parts, ignore_index=True), latency)
+
+
+def window_at(bars: pd.DataFrame, origin: int, context: int, horizon: int) -> Window:
+    """The window a forecaster sees at an origin: a copy of its context, and future sessions.
+
+    origin: position of the last bar to see. context, horizon: in bars. The sessions to
+    forecast are those stored after the origin; only their labels are taken.
+    """
+    if context > origin + 1:
+        raise BadInput(f"a context of {context} bars at origin {origin} starts before the history")
+    past = bars.iloc[origin - context + 1 : origin + 1].reset_index(drop=True).copy()
+    future = bars["session"].iloc[origin + 1 : origin + 1 + horizon]
+    return Window(past, pd.DatetimeIndex(future, name=None))
+
+
+def _check(bars: pd.DataFrame, split: Split, candidates: Sequence[Candidate]) -> None:
+    if len(bars) != split.n_bars:
+        raise ValueError(f"{len(bars)} bars for a split of {split.n_bars}")
+    names = [candidate.name for candidate in candidates]
+    if NAIVE not in names:
+        raise BadInput(f"the candidates {names} lack {NAIVE!r}: every table shows it")
+    for name in names:
+        if not _NAME.fullmatch(name) or names.count(name) > 1:
+            raise BadInput(f"candidate name {name!r} is malformed or given twice")
+
+
+def _targets(bars: pd.DataFrame, occasion: Occasion, symbol: str) -> pd.DataFrame:
+    """The columns that do not depend on a candidate, one row per origin and step."""
+    steps = np.arange(1, occasion.horizon + 1)
+    origin = np.repeat(occasion.origins, occasion.horizon)
+    step = np.tile(steps, len(occasion.origins))
+    session, close = bars["session"].to_numpy(), bars["close"].to_numpy()
+    return pd.DataFrame(
+        {
+            "unique_id": symbol,
+            "segment": occasion.segment,
+            "scope": occasion.scope,
+            "horizon": occasion.horizon,
+            "cutoff": session[origin],
+            "ds": session[origin + step],
+            "step": step,
+            "origin_close": close[origin],
+            "y": close[origin + step],
+        }
+    )
+
+
+def _columns(
+    bars: pd.DataFrame, occasion: Occasion, candidate: Candidate, symbol: str, seed: int
+) -> pd.DataFrame:
+    """One candidate's forecasts, rows as in `_targets`."""
+    windows = [
+        window_at(bars, origin, candidate.context, occasion.horizon) for origin in occasion.origins
+    ]
+    forecast = candidate.forecaster.forecast(windows, [candidate.settings], seed=seed)
+    shape = (1, len(windows), occasion.horizon)
+    if forecast.mean.shape != shape or forecast.median.shape != shape:
+        raise ValueError(f"{candidate.name} forecast {forecast.mean.shape}, asked for {shape}")
+    values = {
+        candidate.name: forecast.mean[0],
+        f"{candidate.name}/median": forecast.median[0],
+        f"{candidate.name}/q10": _quantile(forecast, 0.1),
+        f"{candidate.name}/q90": _quantile(forecast, 0.9),
+    }
+    for name, value in values.items():
+        finite = np.isfinite(value).all(axis=1)
+        if not finite.all():
+            origin = windows[int(np.flatnonzero(~finite)[0])].origin
+            raise RetrainError(
+                f"{symbol}: {name} is not finite from origin {origin.date()}: the model or its "
+                "adapter is broken; train it again, or leave it out of the comparison"
+            )
+    return pd.DataFrame({name: value.ravel() for name, value in values.items()})
+
+
+def _quantile(forecast: Forecast, level: float) -> np.ndarray:
+    """One quantile of the only setting, shape (window, step)."""
+    return np.asarray(forecast.quantiles[0, :, forecast.levels.index(level)])
+
+
+def _latency(candidate: Candidate, window: Window, seed: int) -> float:
+    """Median seconds of five forecasts of one window, after one that is not counted."""
+    seconds = []
+    for _ in range(1 + LATENCY_CALLS):
+        start = time.perf_counter()
+        candidate.forecaster.forecast([window], [candidate.settings], seed=seed)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

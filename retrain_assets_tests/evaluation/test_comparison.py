@@ -1,0 +1,155 @@
+"""The comparison's table: which forecasts it holds, and that no forecast sees its future."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.comparison import (
+    Candidate,
+    candidate_name,
+    candidate_names,
+    compare,
+    window_at,
+)
+from retrain_assets.models.forecaster import Window
+from retrain_assets_tests.evaluation.forecasters import (
+    candidate,
+    drift,
+    everything,
+    naive,
+    random_walk,
+    split_of,
+)
+
+DRIFT = candidate("kronos.adapter", drift, 100)
+
+
+def test_every_candidate_forecasts_the_same_origins() -> None:
+    bars, split = random_walk(600, 0), split_of(600)
+    lines: list[str] = []
+    got = compare(
+        bars, split, [naive(128), DRIFT], symbol="NVDA", seed=0, report=lines.append
+    ).forecasts
+    counts = got.groupby(["segment", "scope", "horizon"])["cutoff"].agg(["nunique", "size"])
+    assert counts.to_dict("index") == {
+        ("selection", "holdout", 7): {"nunique": 26, "size": 26 * 7},
+        ("test", "holdout", 7): {"nunique": 3, "size": 21},
+        ("test", "plan", 16): {"nunique": 8, "size": 8 * 16},
+    }
+    assert list(got.columns[:9]) == [
+        "unique_id",
+        "segment",
+        "scope",
+        "horizon",
+        "cutoff",
+        "ds",
+        "step",
+        "origin_close",
+        "y",
+    ]
+    assert candidate_names(got) == ["naive", "kronos.adapter"]
+    assert (got["unique_id"] == "NVDA").all()
+    close = bars.set_index("session")["close"]
+    np.testing.assert_array_equal(got["y"], close.loc[got["ds"]])
+    np.testing.assert_array_equal(got["origin_close"], close.loc[got["cutoff"]])
+    np.testing.assert_array_equal(got["naive"], got["origin_close"])
+    position = pd.Series(range(600), index=bars["session"])
+    ahead = position.loc[got["ds"]].to_numpy() - position.loc[got["cutoff"]].to_numpy()
+    np.testing.assert_array_equal(ahead, got["step"])
+    assert got["ds"].max() == bars["session"].iloc[-1]
+    assert (got["naive/q10"] < got["naive"]).all()
+    assert (got["naive"] < got["naive/q90"]).all()
+    assert len(lines) == 6
+    assert lines[1] == "NVDA: kronos.adapter forecasts 26 selection origins, 7 bars each"
+
+
+def test_a_candidate_sees_its_own_context_and_the_stored_sessions() -> None:
+    bars = random_walk(300, 1)
+    window = window_at(bars, 200, 50, 7)
+    pd.testing.assert_frame_equal(window.bars, bars.iloc[151:201].reset_index(drop=True))
+    assert list(window.future_sessions) == list(bars["session"].iloc[201:208])
+    with pytest.raises(BadInput, match="starts before the history"):
+        window_at(bars, 200, 202, 7)
+
+
+@pytest.mark.parametrize("back", [1, 8, 16, 17, 60])
+def test_no_row_after_an_origin_changes_its_forecast(back: int) -> None:
+    """Corrupt every row from `back` bars before the cut: older origins forecast the same."""
+    bars, split = random_walk(600, 2), split_of(600)
+    candidates = [naive(128), candidate("kronos.adapter", everything, 128)]
+    corrupted = bars.copy()
+    values = corrupted.columns.drop("session")
+    corrupted.loc[600 - back :, values] *= 1000.0
+    before, after = (
+        compare(b, split, candidates, symbol="NVDA", seed=0).forecasts for b in (bars, corrupted)
+    )
+    safe = before["cutoff"] < bars["session"].iloc[600 - back]
+    columns = [f"{name}{part}" for name in candidate_names(before) for part in ("", "/q10", "/q90")]
+    pd.testing.assert_frame_equal(before.loc[safe, columns], after.loc[safe, columns])
+    # The check can fail: the forecaster does move with a row that it may see.
+    moved = (before["kronos.adapter"] != after["kronos.adapter"])[~safe]
+    assert moved.all()
+    assert safe.any()
+    assert len(moved) > 0 or back <= 7
+
+
+def test_a_forecaster_cannot_write_into_the_bars() -> None:
+    def vandal(window: Window) -> np.ndarray:
+        window.bars.loc[:, "close"] = 0.0
+        return np.ones(len(window.future_sessions))
+
+    bars, split = random_walk(400, 3), split_of(400)
+    before = bars.copy()
+    compare(bars, split, [naive(64), candidate("x", vandal, 64)], symbol="A", seed=0)
+    pd.testing.assert_frame_equal(bars, before)
+
+
+def test_latency_is_that_of_one_forecast() -> None:
+    calls: list[int] = []
+
+    def counted(window: Window) -> np.ndarray:
+        calls.append(len(window.future_sessions))
+        return drift(window)
+
+    bars, split = random_walk(400, 4), split_of(400)
+    candidates = [naive(64), candidate("slow", counted, 64)]
+    latency = compare(bars, split, candidates, symbol="A", seed=0).latency_s
+    assert calls[-6:] == [7] * 6
+    assert len(calls) == 20 + 3 + 8 + 6
+    assert set(latency) == {"naive", "slow"}
+    assert all(0 < seconds < 1 for seconds in latency.values())
+
+
+def test_a_forecast_that_is_not_finite_names_candidate_and_origin() -> None:
+    bars, split = random_walk(400, 5), split_of(400)
+    bad = bars["session"].iloc[split.holdout_origins("test")[1]]
+
+    def broken(window: Window) -> np.ndarray:
+        path = drift(window)
+        if window.origin == bad:
+            path[-1] = np.nan
+        return path
+
+    candidates = [naive(64), candidate("kronos.adapter", broken, 64)]
+    with pytest.raises(RetrainError, match=f"kronos.adapter is not finite from .*{bad.date()}"):
+        compare(bars, split, candidates, symbol="A", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ([DRIFT], "lack 'naive'"),
+        ([naive(64), DRIFT, DRIFT], "given twice"),
+        ([naive(64), candidate("a/b", drift, 64)], "malformed"),
+    ],
+)
+def test_candidates_are_checked(candidates: list[Candidate], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        compare(random_walk(400, 6), split_of(400), candidates, symbol="A", seed=0)
+
+
+def test_names() -> None:
+    assert candidate_name("kronos", "zero_shot") == "kronos.zero_shot"
