@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _MONTH = re.compile(r"(?!0000)\d{4}-(0[1-9]|1[0-2])")
 # Building a calendar costs about half a second, so a few fixed spans are built and kept.
-_SPANS = ((2006, 2), (1970, 5), (1885, 30))  # first year, whole years after the current one
+_FIRST_YEARS = (2006, 1970, 1885)
+_YEARS_AHEAD = (2, 5, 30)  # whole years after the current one
 # Calendar days that surely hold one more session, holidays and long weekends included.
 _DAYS_PER_SESSION = 2
 _SLACK_DAYS = 30
@@ -63,14 +64,15 @@ def _calendar(name: str, first: pd.Timestamp, last: pd.Timestamp) -> ExchangeCal
             f"calendar {name} knows no sessions for {first:%Y-%m-%d} to {last:%Y-%m-%d}: it "
             f"covers {_say(low, 'the past')} to {_say(high, 'the future')}"
         )
-    year = dt.datetime.now(dt.UTC).year
-    for from_year, ahead in _SPANS:
-        if first.year >= from_year and last.year <= year + ahead:
-            return _build(name, f"{from_year}-01-01", f"{year + ahead}-12-31")
-    raise BadInput(
-        f"{first:%Y-%m-%d} to {last:%Y-%m-%d} lies outside {_SPANS[-1][0]} to "
-        f"{year + _SPANS[-1][1]}, the years calendars are built for: check the dates"
-    )
+    this_year = dt.datetime.now(dt.UTC).year
+    begin = next((year for year in _FIRST_YEARS if year <= first.year), None)
+    end = next((this_year + n for n in _YEARS_AHEAD if last.year <= this_year + n), None)
+    if begin is None or end is None:
+        raise BadInput(
+            f"{first:%Y-%m-%d} to {last:%Y-%m-%d} lies outside {_FIRST_YEARS[-1]} to "
+            f"{this_year + _YEARS_AHEAD[-1]}, the years calendars are built for: check the dates"
+        )
+    return _build(name, f"{begin}-01-01", f"{end}-12-31")
 
 
 def _say(bound: pd.Timestamp | None, otherwise: str) -> str:

@@ -1,0 +1,15 @@
+"""Fixtures of the market tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrain_assets.market.bars import BarStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BarStore:
+    """An empty bar store."""
+    return BarStore(tmp_path / "store")
