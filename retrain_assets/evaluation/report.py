@@ -101,7 +101,8 @@ def comparison_summary(
     - `origins`, `bars`, `difficulty`, `p_values`, `reason`;
     - `holdout`: the same errors of the holdout forecasts, with its `horizon` and `origins`.
 
-    failed: symbol -> message, for stocks without a record; listed in every file.
+    failed: symbol -> message, for stocks that failed; listed in every file, in place of an
+    older record.
     """
     horizons = sorted({record["plan_horizon"] for record in records})
     lost = {
@@ -112,12 +113,13 @@ def comparison_summary(
     for horizon in horizons:
         chosen = [record for record in records if record["plan_horizon"] == horizon]
         results = {r["symbol"]: _result(r) for r in sorted(chosen, key=lambda r: r["symbol"])}
+        results |= lost
         files[horizon] = {
             "forecast_horizon": horizon,
             "month": month,
             "timestamp": timestamp,
-            "total_stocks": len(results) + len(lost),
-            "results": results | lost,
+            "total_stocks": len(results),
+            "results": results,
         }
     return files
 

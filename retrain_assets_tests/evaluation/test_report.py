@@ -126,6 +126,9 @@ def test_one_summary_per_plan_horizon_with_the_guides_fields() -> None:
     }
     json.dumps(files, allow_nan=False)
     assert comparison_summary("2023-08", [], failed={"SPY": "x"}) == {}
+    stale = comparison_summary("2023-08", records, failed={"AAPL": "x"})[16]
+    assert stale["results"]["AAPL"]["error"] == "x"
+    assert stale["total_stocks"] == len(stale["results"]) == 2
 
 
 def test_the_table_of_one_family() -> None:
