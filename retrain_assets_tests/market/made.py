@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from retrain_assets.market.bars import BarStore
+from retrain_assets.market.bars import BarStore, content_hash
 from retrain_assets.market.calendar import next_sessions
 from retrain_assets.market.sources import ImportFailure, ImportReport, import_files
 
 # Long after every bar in these tests has closed.
 NOW = pd.Timestamp("2026-01-01", tz="UTC")
+
+PRICES = ["open", "high", "low", "close"]
 
 
 def walk(
@@ -64,3 +66,13 @@ def refused(path: Path, store: BarStore, **options: object) -> str:
     assert {file: file.read_bytes() for file in store.root.rglob("*.parquet")} == before
     assert str(path) in result.error
     return result.error
+
+
+def same(store: BarStore, bars: pd.DataFrame, symbol: str = "NVDA") -> bool:
+    """Whether exactly these bars are stored."""
+    return content_hash(store.read(symbol)) == content_hash(bars)
+
+
+def said(report: ImportReport) -> str:
+    """What an import repaired or assumed, as one text."""
+    return "\n".join(report.repairs)
