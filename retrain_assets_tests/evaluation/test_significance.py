@@ -65,6 +65,8 @@ def test_p_values_are_adjusted_for_the_number_of_candidates() -> None:
     both = against_naive(losses)
     assert both["a"] == pytest.approx(2 * alone)
     assert both["b"] >= both["a"]
+    twins = against_naive(losses.assign(b=losses["a"]))
+    assert twins["a"] == twins["b"] == both["a"], "the smallest p counts twice for both"
     assert against_naive(losses[["naive"]]) == {}
 
 

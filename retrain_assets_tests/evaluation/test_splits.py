@@ -118,6 +118,14 @@ def test_context_is_capped_by_the_model_and_said() -> None:
     assert capped_context(1024, 384, KRONOS_SMALL)[0] == 128
 
 
+@pytest.mark.parametrize(("windows", "stride"), [(64, 1), (256, 1), (257, 2), (512, 2), (513, 3)])
+def test_an_epoch_has_at_most_256_windows(windows: int, stride: int) -> None:
+    held_out = 16 + 7 + 26 * 7 + 30
+    split = Split(held_out + 128 + 16 + windows - 1, 128, 16, 7, 26)
+    assert (split.windows, split.train_stride) == (windows, stride)
+    assert len(split.train_windows().targets()) == -(-windows // stride)
+
+
 def test_a_horizon_without_room_for_a_context_is_refused() -> None:
     with pytest.raises(BadInput, match="give at most 384"):
         make_split(4000, context=256, horizon=385, holdout_days=7, limits=KRONOS_SMALL)
