@@ -159,14 +159,16 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _split_levels(table: pd.DataFrame, path: Path) -> list[tuple[str | None, pd.DataFrame]]:
     """One table for each ticker of a header whose two levels are fields and tickers."""
+    if table.columns.nlevels != 2:
+        raise BadInput(f"{path} has a header of {table.columns.nlevels} levels: save it with one")
     levels = [[str(name[level]) for name in table.columns] for level in (0, 1)]
     # The date column carries its name in the upper level, whichever that is.
     stamp = [_plain(upper) in _ALIASES["stamp"] for upper in levels[0]]
     if stamp.count(True) != 1:
         raise BadInput(f"{path} has a header of two levels without one date column")
-    known = [sum(_plain(name) in _FIELD_NAMES for name in level) for level in levels]
-    tickers = levels[1] if known[0] >= known[1] else levels[0]
-    fields = levels[0] if known[0] >= known[1] else levels[1]
+    # Counted once each, for C, L, O and V are tickers too.
+    known = [len(_FIELD_NAMES & {_plain(name) for name in level}) for level in levels]
+    fields, tickers = levels if known[0] > known[1] else levels[::-1]
     found: list[tuple[str | None, pd.DataFrame]] = []
     for ticker in dict.fromkeys(t for t, dated in zip(tickers, stamp, strict=True) if not dated):
         chosen = [i for i, t in enumerate(tickers) if stamp[i] or t == ticker]
