@@ -1,0 +1,111 @@
+"""Drawing tokens: uniforms that belong to a path, filters, and the inverse CDF.
+
+A draw is a function of its row's logits, settings and uniform number alone. The uniforms are
+keyed by what they are for, so no draw depends on what else is forecast in the same call, all
+settings share the same noise (common random numbers), and more paths or steps only add to
+the ones there were.
+
+Axes: N rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retrain_assets.errors import BadInput
+
+SUB_TOKENS = 2
+_WORD = 2**64
+
+
+def uniforms(seed: int, origin: int, *, steps: int, paths: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) for one window, shape (step, sub-token, path).
+
+    Entry (i, j, p) depends on (seed, origin, i, j, p) alone: seed and origin are the key and
+    step and sub-token the counter of a Philox stream (Salmon et al. 2011), of which path p
+    takes the p-th number. Raises BadInput for a seed outside [0, 2**64).
+    """
+    if not 0 <= seed < _WORD:
+        raise BadInput(f"seed must be a whole number from 0 to 2**64 - 1, not {seed}")
+    key = np.array([seed, origin % _WORD], dtype=np.uint64)
+    table = np.empty((steps, SUB_TOKENS, paths))
+    for step in range(steps):
+        for sub_token in range(SUB_TOKENS):
+            counter = np.array([0, step, sub_token, 0], dtype=np.uint64)
+            stream = np.random.Generator(np.random.Philox(counter=counter, key=key))
+            table[step, sub_token] = stream.random(paths)
+    return table
+
+
+@dataclass(frozen=True)
+class Filters:
+    """How each row draws; tensors of shape (N, 1) on the device of the logits.
+
+    temperature: float32. top_k: int64, 0 is off. top_p: float32, 1 is off.
+    """
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    any_filter: bool
+
+    @classmethod
+    def of(
+        cls,
+        temperature: NDArray[np.float64],
+        top_k: NDArray[np.int64],
+        top_p: NDArray[np.float64],
+        device: torch.device,
+    ) -> Filters:
+        """Filters of N rows from arrays of shape (N,)."""
+        return cls(
+            temperature=torch.from_numpy(temperature).float()[:, None].to(device),
+            top_k=torch.from_numpy(top_k)[:, None].to(device),
+            top_p=torch.from_numpy(top_p).float()[:, None].to(device),
+            any_filter=bool((top_k > 0).any() or (top_p < 1).any()),
+        )
+
+
+def draw(logits: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
+    """Draw one token a row by inverse CDF.
+
+    logits: (N, V). uniform: (N,) float64 in [0, 1). Returns (N,) int64: the first token, in
+    the order of the vocabulary, whose cumulative probability exceeds the uniform number. A
+    filtered token is never drawn, since the cumulative sum does not rise on it.
+    """
+    probabilities = (logits / filters.temperature).softmax(-1)
+    if filters.any_filter:
+        probabilities = keep_likeliest(probabilities, filters)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    mark = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, mark, right=True).squeeze(1)
+
+
+def keep_likeliest(probabilities: Tensor, filters: Filters) -> Tensor:
+    """Zero what the filters remove from probabilities (N, V); what stays is not rescaled.
+
+    First top_k, then top_p on the mass that is left. Of the tokens in descending order, top_p
+    keeps those before which at most top_p of the mass lies, so the one that crosses stays, as
+    upstream has it. Tokens exactly as likely as the last one kept stay too.
+    """
+    ranked = _descending(probabilities)
+    mass = ranked.cumsum(-1)
+    vocabulary = probabilities.shape[1]
+    k = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
+    kept_by_k = (ranked >= ranked.gather(1, k - 1)).sum(-1, keepdim=True)  # (N, 1), ties in
+    limit = filters.top_p * mass.gather(1, kept_by_k - 1)
+    kept_by_p = (mass <= limit).sum(-1, keepdim=True) + 1
+    threshold = ranked.gather(1, torch.minimum(kept_by_k, kept_by_p) - 1)
+    return torch.where(probabilities >= threshold, probabilities, 0.0)
+
+
+def _descending(values: Tensor) -> Tensor:
+    if values.device.type != "cpu":
+        return values.sort(dim=-1, descending=True).values
+    # numpy sorts rows of floats over ten times faster than torch does on a CPU.
+    return torch.from_numpy(-np.sort(-values.numpy(), axis=-1))

@@ -1,0 +1,84 @@
+"""Kronos behind the protocol of a model family. Importing this is cheap: torch comes later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from retrain_assets.models.forecaster import (
+    Forecaster,
+    LoadedModel,
+    ModelLimits,
+    Settings,
+    TrainingTask,
+    WindowRange,
+)
+from retrain_assets.models.kronos.bases import find_base
+
+if TYPE_CHECKING:
+    from retrain_assets.models.forecaster import ModelFamily
+
+
+class KronosFamily:
+    """Kronos bases, their adapters' targets, training tasks and forecasters."""
+
+    name: str = "kronos"
+    title: str = "Kronos"
+    default_base: str = "nano"
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3")
+
+    @property
+    def default_settings(self) -> Settings:
+        """The paper's settings for price forecasting (arXiv:2508.02739); no top_k is used."""
+        return {"temperature": 0.6, "top_k": None, "top_p": 0.9, "num_samples": 10}
+
+    def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
+        """Longest window of a base, without loading it. Raises BadInput if it is unknown."""
+        return ModelLimits(max_context=find_base(base, checkpoints=checkpoints).max_context)
+
+    def load(self, base: str, *, checkpoints: Path, device: str) -> LoadedModel:
+        """Load network (`module`) and tokenizer (`companion`), evaluation mode, weights frozen.
+
+        Raises BadInput for an unknown base and CheckpointError for one that cannot be loaded.
+        """
+        import torch
+
+        from retrain_assets.models.kronos.checkpoint import fingerprint, load_base
+
+        entry = find_base(base, checkpoints=checkpoints)
+        network, tokenizer = load_base(entry, checkpoints=checkpoints)
+        place = torch.device(device)
+        return LoadedModel(
+            family=self.name,
+            base=base,
+            module=network.to(place),
+            companion=tokenizer.to(place),
+            limits=ModelLimits(max_context=entry.max_context),
+            fingerprint=fingerprint(network=network, tokenizer=tokenizer),
+            device=place,
+        )
+
+    def training_task(
+        self,
+        model: LoadedModel,
+        bars: pd.DataFrame,
+        *,
+        train: WindowRange,
+        validation: WindowRange,
+        loss: str,
+    ) -> TrainingTask:
+        """Windows of one stock's bars as token batches and the named loss."""
+        from retrain_assets.models.kronos.training import KronosTrainingTask
+
+        return KronosTrainingTask(model, bars, train=train, validation=validation, loss=loss)
+
+    def forecaster(self, model: LoadedModel, *, name: str) -> Forecaster:
+        """The model, with its adapter if it carries one, as a forecaster called `name`."""
+        from retrain_assets.models.kronos.forecaster import KronosForecaster
+
+        return KronosForecaster(model, name=name)
+
+
+FAMILY: ModelFamily = KronosFamily()
