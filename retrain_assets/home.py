@@ -11,6 +11,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.files import atomic_file
 
 ENVIRONMENT = "RETRAIN_HOME"
+SETTINGS = ("dagster.yaml", "workspace.yaml")
 DAGSTER_PAGE = "http://127.0.0.1:3000"
 MLFLOW_PAGE = "http://127.0.0.1:5000"
 
@@ -86,14 +87,15 @@ class Home:
     def prepare(self) -> None:
         """Create Dagster's folder with our settings, and point DAGSTER_HOME at it.
 
-        An existing dagster.yaml is left as it is, and a DAGSTER_HOME that is already set is
-        respected: whoever runs a larger installation keeps their own instance. RETRAIN_HOME is
-        set so that processes started from here agree on the data folder.
+        Settings that are there already are left as they are, and a DAGSTER_HOME that is already
+        set is respected: whoever runs a larger installation keeps their own instance.
+        RETRAIN_HOME is set so that processes started from here agree on the data folder.
         """
-        settings = self.dagster / "dagster.yaml"
-        if not settings.exists():
-            template = files("retrain_assets").joinpath("dagster.yaml").read_text("utf-8")
-            with atomic_file(settings) as partial:
-                partial.write_text(template, encoding="utf-8")
+        for name in SETTINGS:
+            settings = self.dagster / name
+            if not settings.exists():
+                template = files("retrain_assets").joinpath(name).read_text("utf-8")
+                with atomic_file(settings) as partial:
+                    partial.write_text(template, encoding="utf-8")
         os.environ.setdefault("DAGSTER_HOME", str(self.dagster))
         os.environ[ENVIRONMENT] = str(self.root)

@@ -100,6 +100,11 @@ class Universe(BaseModel):
         """Every symbol, in the order of the file."""
         return tuple(stock.symbol for stock in self.stocks)
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Other names, in capitals, and the symbols they stand for."""
+        return {alias.upper(): s.symbol for s in self.stocks for alias in s.aliases}
+
     def stock(self, name: str) -> Stock:
         """The stock called `name`, by symbol or alias, in either case.
 

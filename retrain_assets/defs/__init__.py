@@ -8,5 +8,7 @@ import warnings
 
 import dagster as dg
 
-# Checks by partition are new in this Dagster, which is pinned; the warning would greet every run.
-warnings.filterwarnings("ignore", message="Specifying a partitions_def", category=dg.PreviewWarning)
+# Checks by partition and versions of outputs are marked as new in this Dagster, which is pinned;
+# the warnings would greet every run.
+warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
+warnings.filterwarnings("ignore", "Parameter `data_version`", dg.BetaWarning)

@@ -182,11 +182,11 @@ def _tracked(
 def _reporter(context: dg.AssetExecutionContext, run: TrackedRun) -> "Callable[[Progress], None]":
     """A callback that writes each epoch to the log and to MLflow, and shows what is between."""
 
-    def report(now: Progress) -> None:
+    def report(now: "Progress") -> None:
         done = now.step / now.steps if now.steps else None
         line = f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
         if now.validation_loss is None:
-            tell(context, f"{line}, loss {now.train_loss:.4f}", done, log=False)
+            tell(context, f"{line}, loss {now.train_loss:.4f}", done, minor=True)
             return
         losses = {"loss": now.train_loss, "validation_loss": now.validation_loss}
         tell(context, line + "".join(f", {n} {v:.4f}" for n, v in losses.items()), done)

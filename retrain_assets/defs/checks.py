@@ -21,7 +21,6 @@ def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
         blocking=True,
         partitions_def=month_stock,
         description="The stored weights are those of the record, and fit the base they name.",
-        additional_ins={"record": dg.AssetIn(asset)},
     )
     def adapter_reloads(
         record: dict[str, Any], models: Models, device: Device

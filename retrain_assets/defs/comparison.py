@@ -144,7 +144,8 @@ def _candidates(records: "list[AdapterRecord]", models: Models, device: str) -> 
     from retrain_assets.models.naive import NaiveForecaster
     from retrain_assets.training.adapters import load_adapted
 
-    found = [Candidate(NAIVE, NaiveForecaster(), {}, context=1)]
+    context = records[0].split["context"]
+    found = [Candidate(NAIVE, NaiveForecaster(), {}, context)]
     for record in records:
         own, bases = family(record.family), models.bases
         loaded = {

@@ -23,7 +23,8 @@ LOGGER = logging.getLogger("retrain_assets.progress")
 class Step:
     """Where one partition stands.
 
-    done: share of the asset's work, from 0 to 1, if it is known.
+    done: share of the asset's work, from 0 to 1, if it is known. minor: of interest only while
+    it happens, and not written to the run's events.
     """
 
     symbol: str
@@ -31,17 +32,22 @@ class Step:
     asset: str
     message: str
     done: float | None = None
+    minor: bool = False
 
 
 def tell(
-    context: dg.AssetExecutionContext, message: str, done: float | None = None, *, log: bool = True
+    context: dg.AssetExecutionContext,
+    message: str,
+    done: float | None = None,
+    *,
+    minor: bool = False,
 ) -> None:
-    """Say where this asset stands; `log` also writes it to the run's events."""
+    """Say where this asset stands; see `Step` for the arguments."""
     month, symbol = month_and_symbol(context.partition_key)
     asset = context.asset_key.to_user_string()
-    if log:
+    if not minor:
         context.log.info(message)
-    LOGGER.info(message, extra={"step": Step(symbol, month, asset, message, done)})
+    LOGGER.info(message, extra={"step": Step(symbol, month, asset, message, done, minor)})
 
 
 @contextlib.contextmanager

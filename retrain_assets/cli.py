@@ -1,0 +1,348 @@
+"""The command line: `retrain import`, `run`, `demo`, `ui`, `mlflow`, `pretrain`, `env`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from retrain_assets.errors import RetrainError
+from retrain_assets.home import DAGSTER_PAGE, ENVIRONMENT, MLFLOW_PAGE, Home
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from retrain_assets.runs import Options
+    from retrain_assets.universe import Universe
+
+EPILOG = (
+    "The data folder is ./data, or the folder that RETRAIN_HOME names. "
+    "`retrain COMMAND --help` has examples."
+)
+# The guide extends the table's epochs by half; without that, this share of them is left.
+NOT_EXTENDED = 1 / 1.5
+DEMO_SYMBOLS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+DEMO_MONTH = "2023-08"
+DEMO_STEPS = 150
+
+app = typer.Typer(
+    name="retrain",
+    help="Retrain per-stock forecasting adapters month by month, and compare them honestly.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Stocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stocks", metavar="SYMBOL...", help="These stocks; one without bars is an error."
+    ),
+]
+Priority = Annotated[bool, typer.Option("--priority", help="The universe's priority stocks.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every stock of the universe.")]
+Month = Annotated[
+    str | None,
+    typer.Option(metavar="YYYY-MM", help="Month to train for; by default the last one complete."),
+]
+ModelType = Annotated[
+    str, typer.Option(metavar="FAMILY", help="A model family such as kronos, or both for all.")
+]
+HoldoutDays = Annotated[int, typer.Option(min=1, help="Sessions of one holdout forecast.")]
+PredictionLength = Annotated[
+    int | None, typer.Option(min=1, help="Bars to predict; by default 16 to 64, by bars stored.")
+]
+Base = Annotated[str | None, typer.Option(help="Base model, such as nano, mini, small or base.")]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="Most optimizer steps of one adapter.")]
+EpochsScale = Annotated[float, typer.Option(help="Factor on the policy's epochs.")]
+NoExtended = Annotated[
+    bool, typer.Option("--no-extended-epochs", help="Leave out the policy's half more epochs.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of training and of sampled forecasts.")]
+WarmStart = Annotated[
+    bool, typer.Option("--warm-start", help="Start from the previous month's adapter.")
+]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]
+
+
+@app.command()
+def run(
+    stocks: Stocks = None,
+    priority: Priority = False,
+    everything: Everything = False,
+    month: Month = None,
+    model_type: ModelType = "both",
+    holdout_days: HoldoutDays = 7,
+    prediction_length: PredictionLength = None,
+    base: Base = None,
+    max_steps: MaxSteps = None,
+    epochs_scale: EpochsScale = 1.0,
+    no_extended_epochs: NoExtended = False,
+    seed: Seed = 0,
+    warm_start: WarmStart = False,
+    device: DeviceName = "auto",
+    no_progress: NoProgress = False,
+) -> None:
+    """Train adapters, compare them with the base and with naive, and print the result.
+
+    Examples:
+
+    - `retrain run --stocks AAPL NVDA AMD`
+
+    - `retrain run --priority --month 2023-08 --model-type kronos`
+
+    - `retrain run --all --holdout-days 10 --prediction-length 128`
+
+    One stock that fails does not stop the others; the exit code is then 1. An interrupted
+    training goes on where it stopped when the same command is given again.
+    """
+    from retrain_assets.market.bars import BarStore
+    from retrain_assets.runs import Options, checked_month, chosen_families, last_complete_month
+    from retrain_assets.universe import select
+
+    home, universe = _opened()
+    store = BarStore(home.market)
+    chosen = select(
+        universe, store.symbols(), stocks=stocks or (), priority=priority, everything=everything
+    )
+    options = Options(
+        families=chosen_families(model_type),
+        holdout_days=holdout_days,
+        prediction_length=prediction_length,
+        base=base,
+        max_steps=max_steps,
+        epochs_scale=epochs_scale * (NOT_EXTENDED if no_extended_epochs else 1.0),
+        seed=seed,
+        warm_start=warm_start,
+    )
+    asked = month or last_complete_month(store, universe, chosen.symbols)
+    console = Console()
+    if chosen.without_bars:
+        console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
+    _run_and_show(
+        console,
+        home,
+        chosen.symbols,
+        checked_month(asked, universe),
+        options,
+        caption=f"month {asked}, seed {seed}",
+        device=device,
+        quiet=no_progress,
+    )
+
+
+@app.command()
+def demo(no_progress: NoProgress = False) -> None:
+    """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
+
+    The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
+    --model-type kronos --max-steps 150 --device cpu`. The nano base exists to run the system
+    offline; its forecasts are not for trading.
+    """
+    from retrain_assets.runs import Options
+
+    home, _ = _opened()
+    _run_and_show(
+        Console(),
+        home,
+        DEMO_SYMBOLS,
+        DEMO_MONTH,
+        Options(families=("kronos",), base="nano", max_steps=DEMO_STEPS),
+        caption=f"demo preset: month {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, CPU",
+        device="cpu",
+        quiet=no_progress,
+    )
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="CSV or Parquet files of daily bars.")],
+    symbol: Annotated[
+        str | None, typer.Option(help="The symbol, where neither the file nor its name says it.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop the stored history instead of merging.")
+    ] = False,
+    accept_jumps: Annotated[
+        bool, typer.Option("--accept-jumps", help="Take leaps that look like splits as real.")
+    ] = False,
+) -> None:
+    """Check price files and add their bars to the store.
+
+    Examples:
+
+    - `retrain import prices/*.csv`
+
+    - `retrain import download.csv --symbol SPY`
+
+    What can be mended is mended and told; anything else is refused with file, row, field and
+    remedy, and the stored bars stay as they are. The exit code is 1 if anything was refused.
+    """
+    from retrain_assets.market.bars import BarStore
+    from retrain_assets.market.sources import ImportFailure, import_files
+
+    home, universe = _opened()
+    results = import_files(
+        files,
+        BarStore(home.market),
+        calendar_of=lambda name: universe.stock(name).calendar,
+        symbol=universe.stock(symbol).symbol if symbol else None,
+        aliases=universe.aliases,
+        accept_jumps=accept_jumps,
+        replace=replace,
+    )
+    console = Console()
+    for result in results:
+        console.print(str(result), markup=False, highlight=False, soft_wrap=True)
+    if any(isinstance(result, ImportFailure) for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def ui() -> None:
+    """Serve Dagster's web pages and its daemon until Ctrl-C, on loopback only."""
+    home, _ = _opened()
+    with _instance(home):
+        pass
+    print(f"Dagster on {DAGSTER_PAGE}, Ctrl-C to stop", flush=True)
+    host, port = DAGSTER_PAGE.removeprefix("http://").split(":")
+    workspace = str(home.dagster / "workspace.yaml")
+    arguments = ["dev", "--host", host, "--port", port, "--workspace", workspace]
+    _become("dagster", arguments)
+
+
+@app.command()
+def mlflow() -> None:
+    """Serve MLflow's web pages until Ctrl-C, on loopback only."""
+    from retrain_assets.defs.resources import build_resources
+
+    home, _ = _opened()
+    tracking = build_resources(home)["tracking"]
+    tracking.client()
+    print(f"MLflow on {MLFLOW_PAGE}, Ctrl-C to stop", flush=True)
+    host, port = MLFLOW_PAGE.removeprefix("http://").split(":")
+    arguments = ["server", "--backend-store-uri", tracking.uri, "--host", host, "--port", port]
+    arguments += ["--artifacts-destination", tracking.artifacts]
+    _become("mlflow", arguments)
+
+
+@app.command()
+def env() -> None:
+    """Print the shell lines that let `dg` and `dagster` use this installation.
+
+    Example: `eval "$(retrain env)"`, then
+    `dg launch --job retrain_stock --partition "2023-08|AAPL"`
+    """
+    home, _ = _opened()
+    with _instance(home):
+        pass
+    for name in ("DAGSTER_HOME", ENVIRONMENT):
+        print(f"export {name}={shlex.quote(os.environ[name])}")
+
+
+def _opened() -> tuple[Home, Universe]:
+    """The data folder, with Dagster's settings in place, and its universe."""
+    from retrain_assets.universe import Universe
+
+    home = Home.find()
+    universe = Universe.load(home.universe)
+    home.prepare()
+    return home, universe
+
+
+def _instance(home: Home) -> dg.DagsterInstance:
+    """Dagster's instance, in which every stored symbol is a partition."""
+    import dagster as dg
+
+    from retrain_assets.defs.partitions import register_stocks
+    from retrain_assets.market.bars import BarStore
+
+    instance = dg.DagsterInstance.get()
+    register_stocks(instance, BarStore(home.market).symbols())
+    return instance
+
+
+def _run_and_show(
+    console: Console,
+    home: Home,
+    symbols: Sequence[str],
+    month: str,
+    options: Options,
+    *,
+    caption: str,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Run the stocks with progress, write the month's summary, print all; exit 1 on a failure."""
+    from retrain_assets import runs
+    from retrain_assets.definitions import build_definitions
+    from retrain_assets.display import ProgressView, show_results
+
+    options.check(home)
+    # MLflow and its database migrations would otherwise talk into the progress display.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    console.print(f"{len(symbols)} stocks, {caption}", highlight=False)
+    outcomes = []
+    assets = runs.asset_order(options)
+    view = ProgressView(Console(quiet=True) if quiet else console, symbols, assets)
+    with _instance(home) as instance:
+        defs = build_definitions(home, device=device)
+        with view:
+            for outcome in runs.run_stocks(defs, instance, symbols, month, options):
+                view.finish(outcome)
+                outcomes.append(outcome)
+        failed = {outcome.symbol: outcome.error for outcome in outcomes if outcome.error}
+        files = runs.summarise(defs, instance, month, failed)
+    show_results(console, outcomes, files, caption)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _become(module: str, arguments: list[str]) -> None:
+    """Replace this process, so that signals reach the server itself."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def spread_lists(arguments: Sequence[str], flag: str = "--stocks") -> list[str]:
+    """Let one flag take several values: `--stocks A B` becomes `--stocks A --stocks B`.
+
+    Values may also be joined by commas.
+    """
+    spread: list[str] = []
+    taking = False
+    for argument in arguments:
+        value = argument.removeprefix(f"{flag}=")
+        if value == argument and argument.startswith("-"):
+            taking = argument == flag
+            spread += [] if taking else [argument]
+            continue
+        taking = taking or value != argument
+        parts = [part for part in value.split(",") if part] if taking else []
+        spread += [word for part in parts for word in (flag, part)] if taking else [argument]
+    return spread
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors of the input end with their message and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(spread_lists(given))
+    except RetrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
