@@ -67,11 +67,11 @@ class ChunkShape:
     def choose(cls, device: torch.device, *, budget: int | None, needed: int) -> ChunkShape:
         """A shape of about `budget` rows for windows that need `needed` rows each.
 
-        On the CPU it depends on the budget alone (64 unless given), never on the call. On an
+        On the CPU it depends on the budget alone (32 unless given), never on the call. On an
         accelerator (2048 unless given) groups are as large as a window needs.
         """
         if device.type == "cpu":
-            return cls(groups=max(1, (budget or 64) // 16), rows=16, fixed=True)
+            return cls(groups=max(1, (budget or 32) // 16), rows=16, fixed=True)
         budget = budget or 2048
         rows = min(budget, -(-needed // 16) * 16)
         return cls(groups=max(1, budget // rows), rows=rows, fixed=False)
