@@ -74,9 +74,9 @@ def test_a_leap_that_returns_is_told_as_one() -> None:
     assert "returns on 2023-08-04: rows of another instrument?" in str(leap)
 
 
-def test_three_leaps_pair_only_once() -> None:
+def test_a_leap_returns_only_once() -> None:
     bars = scaled(1 / 2, start=10, stop=20)
-    bars.loc[30:, PRICES] *= 0.5
+    bars.loc[30:, PRICES] *= 2
     pair, last = find_jumps(bars)
     assert (pair.row, pair.returns_on) == (10, pd.Timestamp("2023-08-01"))
     assert (last.row, last.returns_on) == (30, None)

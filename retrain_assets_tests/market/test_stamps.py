@@ -70,6 +70,12 @@ def test_zoned_stamps_mean_the_date_on_the_exchange_clock(moment: str) -> None:
         assert notes == ["4 stamps were turned into dates of America/New_York"]
 
 
+def test_east_of_greenwich_the_utc_date_is_the_day_before() -> None:
+    local = DAYS.tz_localize("Asia/Tokyo").tz_convert("UTC")
+    assert local[0] == pd.Timestamp("2023-03-08 15:00", tz="UTC")
+    assert read(local, ZoneInfo("Asia/Tokyo"))[0] == [f"{day:%Y-%m-%d}" for day in DAYS]
+
+
 def test_midnight_utc_is_a_label() -> None:
     found, notes = read(["2023-03-09 00:00:00+00:00", "2023-07-10T00:00:00Z"])
     assert found == ["2023-03-09", "2023-07-10"]
