@@ -1,4 +1,8 @@
-"""The naive forecast: tomorrow's close is today's, with a random walk's spread around it."""
+"""Naive persistence as a forecaster: the last close carried forward, which all must beat.
+
+Its intervals are those of a driftless random walk of log closes whose step has the root mean
+square of the context's returns.
+"""
 
 from __future__ import annotations
 
@@ -14,54 +18,40 @@ from retrain_assets.models.forecaster import QUANTILE_LEVELS, Forecast, Settings
 
 
 class NaiveForecaster:
-    """Carries the last close forward; implements `Forecaster`.
-
-    Mean and median are the origin's close at every step. Quantiles are those of a driftless
-    Gaussian random walk of log prices: close x exp(z x sd x sqrt(step)), with z the standard
-    normal quantile and sd the standard deviation (ddof 1) of the context's daily log returns.
-    There are no parameters: a setting must be {}.
-    """
+    """Forecasts that nothing changes; has no settings and draws nothing."""
 
     name = "naive"
 
     def forecast(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
     ) -> Forecast:
-        """Forecast every window; the seed changes nothing.
+        """The last close at every step; see `Forecaster.forecast`.
 
-        Raises BadInput for a setting that is not empty, for windows of different shapes, and
-        for a context of fewer than 3 bars or with a close that is not a positive number.
+        Mean and median are both the last close; a quantile at `level` is the last close times
+        exp(z(level) x s x sqrt(step)). Raises BadInput for any setting.
         """
-        started = time.perf_counter()
-        for setting in settings:
-            if setting:
-                raise BadInput(f"the naive forecast has no settings, yet got {dict(setting)}")
-        if not windows or not settings:
-            raise BadInput("nothing to forecast: give at least one window and one setting")
-        shapes = {(len(window.bars), len(window.future_sessions)) for window in windows}
-        if len(shapes) > 1:
-            raise BadInput(
-                f"windows of one call must have the same context and steps, not {sorted(shapes)}"
-            )
-        context, steps = shapes.pop()
-        if context < 3:
-            raise BadInput(f"a spread needs a context of at least 3 bars, not {context}")
-        closes = np.stack([w.bars["close"].to_numpy(dtype=np.float64) for w in windows])
-        if not (np.isfinite(closes) & (closes > 0)).all():
-            raise BadInput("the naive forecast needs closes that are positive numbers")
-
-        last = closes[:, -1, None]  # (window, 1)
-        deviation = np.diff(np.log(closes), axis=1).std(axis=1, ddof=1)[:, None]
-        spread = deviation * np.sqrt(np.arange(1, steps + 1))  # (window, step)
+        start = time.perf_counter()
+        unknown = sorted({name for setting in settings for name in setting})
+        if unknown:
+            raise BadInput(f"naive has no settings, but was given {', '.join(unknown)}")
+        last = np.array([window.origin_close for window in windows])
+        steps = np.arange(1, len(windows[0].future_sessions) + 1)
+        spread = np.array([_step_size(window) for window in windows])
         scores = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
-        quantiles = last[:, None] * np.exp(scores[:, None] * spread[:, None])
-        flat = np.repeat(last, steps, axis=1)
-        copies = len(settings)
+        # (window, level, step)
+        moves = spread[:, None, None] * scores[:, None] * np.sqrt(steps)
+        point = np.broadcast_to(last[:, None], (len(windows), len(steps)))
         return Forecast(
             origins=pd.DatetimeIndex([window.origin for window in windows]),
-            mean=np.stack([flat] * copies),
-            median=np.stack([flat] * copies),
-            quantiles=np.stack([quantiles] * copies),
+            mean=np.stack([point] * len(settings)),
+            median=np.stack([point] * len(settings)),
+            quantiles=np.stack([last[:, None, None] * np.exp(moves)] * len(settings)),
             levels=QUANTILE_LEVELS,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
         )
+
+
+def _step_size(window: Window) -> float:
+    """Root mean square of the context's log returns; 0 for a context of one bar."""
+    returns = np.diff(np.log(window.bars["close"].to_numpy(dtype=np.float64)))
+    return float(np.sqrt(np.mean(returns**2))) if len(returns) else 0.0
