@@ -120,7 +120,7 @@ def _dropped(rows: pd.Series, what: str) -> list[str]:
         return []
     at = [str(row) for row in rows.index[rows]]
     more = f" and {len(at) - SHOWN} more" if len(at) > SHOWN else ""
-    return [f"dropped {len(at)} {what}: {rows.index.name} {', '.join(at[:SHOWN])}{more}"]
+    return [f"dropped {what} ({len(at)}): {rows.index.name} {', '.join(at[:SHOWN])}{more}"]
 
 
 def _ordered(bars: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -208,4 +208,4 @@ def _rounded(bars: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         low=np.where(low, bottom, bars["low"]), high=np.where(high, top, bars["high"])
     )
     rows = int((low | high).sum())
-    return mended, [f"in {rows} rows a high or low was off by rounding: set to the row's extreme"]
+    return mended, [f"highs and lows off by rounding ({rows}): set to the row's extreme"]

@@ -126,7 +126,7 @@ def _describe(failures: pd.DataFrame, bars: pd.DataFrame, symbol: str, where: st
         )
     if len(defects) > SHOWN:
         lines.append(f"  and {len(defects) - SHOWN} more")
-    return "\n".join([f"{where}: {symbol} has {len(defects)} bad values", *lines])
+    return "\n".join([f"{where}: bad values of {symbol} ({len(defects)})", *lines])
 
 
 def _text(value: object) -> str:
@@ -151,18 +151,22 @@ def warnings(bars: pd.DataFrame, calendar: str) -> list[str]:
     found = []
     if len(missing):
         runs = spans(~expected.isin(missing), pd.Series(expected))
-        found.append(f"{len(missing)} sessions are missing: {runs}")
+        found.append(f"missing sessions ({len(missing)}): {runs}")
     long_quiet = in_long_run(quiet, QUIET_SESSIONS)
     if long_quiet.any():
         runs = spans(~long_quiet.to_numpy(), bars["session"])
-        found.append(f"{int(long_quiet.sum())} sessions in long runs without volume: {runs}")
+        found.append(f"long runs of sessions without volume ({int(long_quiet.sum())}): {runs}")
     if frozen.any():
         runs = spans(~frozen.to_numpy(), bars["session"])
-        found.append(f"{int(frozen.sum())} sessions repeat the bar before, without volume: {runs}")
+        found.append(
+            f"sessions without volume that repeat the bar before ({int(frozen.sum())}): {runs}"
+        )
     found += [str(leap) for leap in leaps]
     if large.any():
         runs = spans(~large.to_numpy(), bars["session"])
-        found.append(f"{int(large.sum())} sessions moved the close {_LARGE_MOVE} x or more: {runs}")
+        found.append(
+            f"sessions that moved the close {_LARGE_MOVE} x or more ({int(large.sum())}): {runs}"
+        )
     return found
 
 

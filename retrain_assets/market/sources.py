@@ -101,7 +101,7 @@ def import_files(
         try:
             found = read_file(path, symbol=symbol, aliases=aliases or {})
         except (RetrainError, OSError) as error:
-            results.append(ImportFailure(path, symbol, str(error)))
+            results.append(ImportFailure(path, symbol, _words(error)))
             continue
         for raw in found:
             try:
@@ -109,8 +109,14 @@ def import_files(
                 cleaned = clean(raw, calendar, now=now)
                 results.append(_store(raw, cleaned, store, calendar, accept_jumps, replace))
             except (RetrainError, OSError) as error:
-                results.append(ImportFailure(path, raw.symbol, str(error)))
+                results.append(ImportFailure(path, raw.symbol, _words(error)))
     return results
+
+
+def _words(error: RetrainError | OSError) -> str:
+    if isinstance(error, RetrainError):
+        return str(error)
+    return f"{error}: make room on the disk, or see to the permissions, and import again"
 
 
 def _store(
@@ -160,8 +166,8 @@ def _merged(
         off = _check_overlap(both, new, raw)
         if off > 0:
             notes.append(
-                f"closes differ from the stored ones in {len(both)} sessions by {100 * off:.2g} % "
-                "in the median: the file's were taken"
+                f"closes differ from the stored ones by {100 * off:.2g} % in the median of the "
+                f"common sessions ({len(both)}): the file's were taken"
             )
     others = stored[~stored["session"].isin(new.bars["session"])]
     merged = pd.concat([others, new.bars]).sort_values("session").reset_index(drop=True)
@@ -213,7 +219,7 @@ def _check_overlap(both: pd.DataFrame, new: CleanBars, raw: RawBars) -> float:
             for row in wrong.head(SHOWN).itertuples()
         ]
         raise BadInput(
-            f"{raw.path}: {len(wrong)} closes of {raw.symbol} are far from the stored ones: "
+            f"{raw.path}: closes of {raw.symbol} far from the stored ones ({len(wrong)}): "
             f"{'; '.join(shown)}. Correct these rows. {remedy}"
         )
     return float(off.median())

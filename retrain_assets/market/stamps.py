@@ -105,9 +105,9 @@ def _from_zoned(times: pd.Series, zone: ZoneInfo, where: str) -> tuple[pd.Series
     session = utc.where(label, local).dt.normalize()
     notes = []
     if label.any():
-        notes.append(f"{int(label.sum())} stamps at midnight UTC were taken as dates")
+        notes.append(f"stamps at midnight UTC were taken as dates ({int(label.sum())})")
     if not label.all():
-        notes.append(f"{int((~label).sum())} stamps were turned into dates of {zone.key}")
+        notes.append(f"stamps were turned into dates of {zone.key} ({int((~label).sum())})")
     return session, notes
 
 

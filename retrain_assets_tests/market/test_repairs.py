@@ -18,8 +18,8 @@ def test_nan_rows_are_dropped(tmp_path: Path, store: BarStore) -> None:
     bars.loc[[5, 9], [*PRICES, "volume"]] = np.nan
     bars.loc[20, PRICES] = np.nan  # the volume alone is no price
     report = taken(csv(tmp_path / "NVDA.csv", bars), store)
-    assert report.repairs == ("dropped 3 rows without any price: line 7, 11, 22",)
-    assert report.warnings == ("3 sessions are missing: 2023-07-11, 2023-07-17, 2023-08-01",)
+    assert report.repairs == ("dropped rows without any price (3): line 7, 11, 22",)
+    assert report.warnings == ("missing sessions (3): 2023-07-11, 2023-07-17, 2023-08-01",)
     assert same(store, walk().drop(index=[5, 9, 20]))
 
 
@@ -49,7 +49,7 @@ def test_a_high_off_by_rounding_is_widened(tmp_path: Path, store: BarStore) -> N
     bars.loc[8, "high"] = bars.loc[8, ["open", "close"]].max() * (1 - 1e-7)
     bars.loc[9, "low"] = bars.loc[9, ["open", "close"]].min() * (1 + 1e-7)
     report = taken(csv(tmp_path / "NVDA.csv", bars), store)
-    assert "in 2 rows a high or low was off by rounding" in said(report)
+    assert "highs and lows off by rounding (2)" in said(report)
     stored = store.read("NVDA")
     assert stored.loc[8, "high"] == bars.loc[8, ["open", "close"]].max()
     assert stored.loc[9, "low"] == bars.loc[9, ["open", "close"]].min()
@@ -62,7 +62,9 @@ def test_forward_filled_days_that_are_no_sessions_are_dropped(
     days = pd.date_range("2023-07-03", "2023-08-28", name="session")
     filled = walk().set_index("session").reindex(days, method="ffill").reset_index()
     report = taken(csv(tmp_path / "NVDA.csv", filled), store)
-    assert "dropped 17 forward-filled days that are no XNYS sessions: line 3, 7, 8" in said(report)
+    assert "dropped forward-filled days that are no XNYS sessions (17): line 3, 7, 8" in said(
+        report
+    )
     assert same(store, walk())
 
 
@@ -78,7 +80,9 @@ def test_real_prices_on_days_that_are_no_sessions_are_refused(
 
 def test_repeated_rows_are_dropped(tmp_path: Path, store: BarStore) -> None:
     path = csv(tmp_path / "NVDA.csv", walk().iloc[[0, 1, 1, *range(2, 40), 39]])
-    assert taken(path, store).repairs == ("dropped 2 rows that repeat another exactly: line 4, 43",)
+    assert taken(path, store).repairs == (
+        "dropped rows that repeat another exactly (2): line 4, 43",
+    )
     assert same(store, walk())
 
 
@@ -108,11 +112,11 @@ def test_weeks_in_which_a_bar_is_only_repeated_are_dropped(tmp_path: Path, store
         bars.loc[10:24, name] = bars.loc[9, "close"]
     bars.loc[10:24, "volume"] = 0.0
     report = taken(csv(tmp_path / "NVDA.csv", bars), store)
-    assert "dropped 15 sessions of weeks in which a bar is only repeated: line 12, 13" in said(
+    assert "dropped sessions of weeks in which a bar is only repeated (15): line 12, 13" in said(
         report
     )
     assert same(store, walk().drop(index=range(10, 25)))
-    assert report.warnings == ("15 sessions are missing: 2023-07-18 to 2023-08-07",)
+    assert report.warnings == ("missing sessions (15): 2023-07-18 to 2023-08-07",)
 
 
 def test_a_few_sessions_without_volume_are_kept_and_pointed_out(
@@ -121,7 +125,9 @@ def test_a_few_sessions_without_volume_are_kept_and_pointed_out(
     bars = walk()
     bars.loc[10:15, "volume"] = 0.0
     report = taken(csv(tmp_path / "NVDA.csv", bars), store)
-    assert report.warnings == ("6 sessions in long runs without volume: 2023-07-18 to 2023-07-25",)
+    assert report.warnings == (
+        "long runs of sessions without volume (6): 2023-07-18 to 2023-07-25",
+    )
     assert same(store, bars)
 
 
@@ -191,7 +197,7 @@ def test_intraday_bars_are_refused(tmp_path: Path, store: BarStore) -> None:
 def test_the_running_session_is_left_out_until_it_closes(tmp_path: Path, store: BarStore) -> None:
     path = csv(tmp_path / "NVDA.csv", walk())  # ends 2023-08-28, closing at 20:00 UTC
     before = taken(path, store, now=pd.Timestamp("2023-08-28 19:59", tz="UTC"))
-    assert before.repairs == ("dropped 1 bars of a session that has not closed yet: line 41",)
+    assert before.repairs == ("dropped bars of a session that has not closed yet (1): line 41",)
     assert before.last == pd.Timestamp("2023-08-25")
     after = taken(path, store, now=pd.Timestamp("2023-08-28 20:00", tz="UTC"))
     assert (after.repairs, after.added, after.changed) == ((), 1, 0)

@@ -135,6 +135,7 @@ def test_a_store_that_cannot_be_written_is_a_failure_like_another(
     result = take(csv(tmp_path / "NVDA.csv", walk()), BarStore(tmp_path / "store"))
     assert isinstance(result, ImportFailure)
     assert "store" in result.error
+    assert "make room on the disk, or see to the permissions" in result.error
 
 
 def test_newer_bars_extend_the_history(tmp_path: Path, store: BarStore) -> None:
@@ -159,7 +160,7 @@ def test_slightly_readjusted_closes_take_the_place_of_the_stored_ones(
     newer = newer.assign(**{name: newer[name] * 0.9915 for name in PRICES})
     report = taken(csv(tmp_path / "NVDA.csv", newer), store)
     assert report.changed == 20
-    assert "closes differ from the stored ones in 20 sessions by 0.85 % in the median" in said(
+    assert "by 0.85 % in the median of the common sessions (20): the file's were taken" in said(
         report
     )
     assert same(store, pd.concat([walk().iloc[:20], newer]))
@@ -184,7 +185,7 @@ def test_single_closes_far_from_the_stored_ones_are_named(tmp_path: Path, store:
     bad = walk()
     bad.loc[11, PRICES] *= 1.4
     error = refused(csv(tmp_path / "NVDA.csv", bad), store)
-    assert "1 closes of NVDA are far from the stored ones: line 13 (2023-07-19): close" in error
+    assert "closes of NVDA far from the stored ones (1): line 13 (2023-07-19): close" in error
 
 
 def test_bars_that_neither_overlap_nor_follow_are_refused(tmp_path: Path, store: BarStore) -> None:
