@@ -136,7 +136,7 @@ class AdapterTraining:
 
     def _checkpoint(self, notes: dict[str, Any]) -> TrainingCheckpoint:
         working = self.folder.with_name(f".{self.folder.name}.training")
-        return TrainingCheckpoint(working / "last", self.identity, notes)
+        return TrainingCheckpoint(working, self.identity, notes)
 
     def interrupted_notes(self) -> dict[str, Any]:
         """The notes of an interrupted fit of this very adapter, empty if there is none."""
@@ -158,7 +158,7 @@ class AdapterTraining:
         record = self._record(result, weights, time.perf_counter() - started)
         try:
             self._write(record, weights)
-        except OSError as error:
+        except _write_errors() as error:
             raise _unwritable(self.folder, error) from error
         checkpoint.remove()
         return record
@@ -190,7 +190,7 @@ class AdapterTraining:
         )
         try:
             return fit(self.model.module, task, config, checkpoint=checkpoint, report=report)
-        except OSError as error:
+        except _write_errors() as error:
             raise _unwritable(checkpoint.folder, error) from error
 
     def _record(
@@ -344,8 +344,16 @@ def _metrics(
     }
 
 
-def _unwritable(folder: Path, error: OSError) -> RetrainError:
+def _write_errors() -> tuple[type[Exception], ...]:
+    """What a full disk raises: Python's own error, or the one of the tensor library."""
+    from safetensors import SafetensorError
+
+    return (OSError, SafetensorError)
+
+
+def _unwritable(folder: Path, error: Exception) -> RetrainError:
+    reason = error.strerror if isinstance(error, OSError) else error
     return RetrainError(
-        f"cannot write {folder}: {error.strerror or error}. Free space there, or point "
+        f"cannot write {folder}: {reason}. Free space there, or point "
         "RETRAIN_HOME elsewhere, and run again: training goes on from its last checkpoint"
     )

@@ -37,6 +37,7 @@ class StoredFit:
 class TrainingCheckpoint:
     """Where one fit keeps its state, and which fit it is.
 
+    folder: working folder of the fit, gone when the fit's result is safe.
     identity: digest of all that determines the fit (bars, plan, split, base, seed); a
         checkpoint of another fit is refused rather than continued.
     notes: JSON values to carry along, such as the MLflow run the fit logs to.
@@ -45,6 +46,11 @@ class TrainingCheckpoint:
     folder: Path
     identity: str
     notes: dict[str, Any]
+
+    @property
+    def _last(self) -> Path:
+        # Inside a folder of its own, so that what a killed write left behind goes with it.
+        return self.folder / "last"
 
     def save(
         self,
@@ -57,7 +63,7 @@ class TrainingCheckpoint:
         """Write the state of the fit after an epoch, replacing the one before."""
         from safetensors.torch import save_file
 
-        with atomic_folder(self.folder) as partial:
+        with atomic_folder(self._last) as partial:
             groups = (weights, best, moments, random)
             for name, tensors in zip(_TENSOR_FILES, groups, strict=True):
                 flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -74,23 +80,23 @@ class TrainingCheckpoint:
         """
         from safetensors.torch import load_file
 
-        if not self.folder.exists():
+        if not self._last.exists():
             return None
-        stored = read_json(self.folder / "state.json")
+        stored = read_json(self._last / "state.json")
         if stored["identity"] != self.identity:
             raise CheckpointError(
                 f"{self.folder} is the checkpoint of another training run: remove it to start anew"
             )
-        tensors = {name: load_file(self.folder / f"{name}.safetensors") for name in _TENSOR_FILES}
+        tensors = {name: load_file(self._last / f"{name}.safetensors") for name in _TENSOR_FILES}
         return StoredFit(**tensors, state=stored["state"])
 
     def stored_notes(self) -> dict[str, Any]:
         """The notes of a stored checkpoint, empty where nothing is stored."""
-        if not self.folder.exists():
+        if not self._last.exists():
             return {}
-        notes: dict[str, Any] = read_json(self.folder / "state.json")["notes"]
+        notes: dict[str, Any] = read_json(self._last / "state.json")["notes"]
         return notes
 
     def remove(self) -> None:
-        """Delete the checkpoint once the fit's result is safe."""
+        """Delete the working folder once the fit's result is safe."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -117,7 +117,7 @@ def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
     fit(
         small_module(), LinearTask(), CONFIG, checkpoint=TrainingCheckpoint(tmp_path / "f", "a", {})
     )
-    assert {p.suffix for p in (tmp_path / "f").iterdir()} == {".safetensors", ".json"}
+    assert {p.suffix for p in (tmp_path / "f" / "last").iterdir()} == {".safetensors", ".json"}
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_batch() -> None:

@@ -33,7 +33,7 @@ CONTEXT, HORIZON = 448, 64
 """Shape of the pretraining windows: what a 512-bar base sees when it is retrained."""
 VALIDATION_BARS = 190
 """Last bars before the cut-off, kept for early stopping."""
-STRIDE = 8
+STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ NANO = Size(
         group_size=5,
     ),
     tokenizer_fit=FitConfig(
-        epochs=20, effective_batch=16, learning_rate=1e-3, seed=1, patience=6, weight_decay=0.05
+        epochs=16, effective_batch=16, learning_rate=1e-3, seed=1, patience=6, weight_decay=0.05
     ),
     network_fit=FitConfig(
-        epochs=12, effective_batch=16, learning_rate=1e-3, seed=2, patience=4, weight_decay=0.1
+        epochs=14, effective_batch=16, learning_rate=1e-3, seed=2, patience=4, weight_decay=0.1
     ),
 )
 SIZES = {"nano": NANO}
@@ -243,6 +243,7 @@ def pretrain(
         "training_windows": len(train.values),
         "validation_windows": len(validation.values),
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
         "tokenizer": _fit_facts(spec.tokenizer_fit, tokenizer_fit),
         "network": _fit_facts(spec.network_fit, network_fit),
         "fingerprint": fingerprint(network=network, tokenizer=tokenizer),
@@ -280,8 +281,8 @@ def _card(name: str, facts: Mapping[str, Any]) -> str:
             f"- Windows: {CONTEXT} context and {HORIZON} target bars, normalised on the context;",
             f"  {facts['training_windows']} for training, {facts['validation_windows']} for early",
             f"  stopping with targets in the last {VALIDATION_BARS} bars before the cut-off.",
-            "- Made by `retrain pretrain kronos --size nano`; the same seeds, library versions",
-            "  and processor type give the same weights.",
+            "- Made by `retrain pretrain kronos --size nano`; the same seeds, library versions,",
+            "  number of threads and processor type give the same weights.",
             "- Seeds, epochs and losses (nats for the network, squared error in units of the",
             "  context's standard deviation for the tokenizer):",
             "",

@@ -10,73 +10,23 @@ import torch
 from retrain_assets.errors import BadInput
 from retrain_assets.models import lora
 from retrain_assets.models.forecaster import LoadedModel, ModelLimits, WindowRange
-from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
-from retrain_assets.models.kronos.network import KronosNetwork
-from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.models.kronos.training import KronosTrainingTask
+from retrain_assets_tests.tiny import random_modules, random_walk
 
 TRAIN = WindowRange(first=32, stop=90, context=32, horizon=8, stride=4)
 VALIDATION = WindowRange(first=90, stop=110, context=32, horizon=8)
 LOSSES = ("huber", "heteroscedastic", "mse")
 
 
-def bars(n: int = 120) -> pd.DataFrame:
-    draw = np.random.default_rng(4)
-    close = 50 * np.exp(np.cumsum(draw.normal(0, 0.02, n)))
-    opening = close * np.exp(draw.normal(0, 0.005, n))
-    return pd.DataFrame(
-        {
-            "session": pd.bdate_range("2021-01-04", periods=n),
-            "open": opening,
-            "high": np.maximum(opening, close) * 1.01,
-            "low": np.minimum(opening, close) * 0.99,
-            "close": close,
-            "volume": draw.uniform(1e6, 2e6, n),
-        }
-    )
-
-
 def model(rank: int = 4) -> LoadedModel:
     """A two-layer Kronos with random weights and a fresh adapter."""
-    none = {"ffn_dropout_p": 0.0, "attn_dropout_p": 0.0, "resid_dropout_p": 0.0}
-    bits = {"s1_bits": 4, "s2_bits": 4}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = KronosNetwork(
-            NetworkConfig(
-                n_layers=2,
-                d_model=16,
-                n_heads=2,
-                ff_dim=32,
-                token_dropout_p=0.0,
-                learn_te=True,
-                **none,
-                **bits,
-            )
-        )
-        tokenizer = KronosTokenizer(
-            TokenizerConfig(
-                d_in=6,
-                d_model=16,
-                n_heads=2,
-                ff_dim=32,
-                n_enc_layers=2,
-                n_dec_layers=2,
-                beta=0.05,
-                gamma0=1.0,
-                gamma=1.1,
-                zeta=0.05,
-                group_size=4,
-                **none,
-                **bits,
-            )
-        )
+    network, tokenizer = random_modules()
     settings = lora.LoraSettings(rank, 2 * rank, 0.0, ("q_proj", "k_proj", "v_proj", "w1", "w2"))
     return LoadedModel(
         family="kronos",
         base="tiny",
         module=lora.attach(network.requires_grad_(False), settings, seed=1),
-        companion=tokenizer.eval().requires_grad_(False),
+        companion=tokenizer,
         limits=ModelLimits(512),
         fingerprint="",
         device=torch.device("cpu"),
@@ -84,7 +34,7 @@ def model(rank: int = 4) -> LoadedModel:
 
 
 def task(loaded: LoadedModel, loss: str, frame: pd.DataFrame | None = None) -> KronosTrainingTask:
-    frame = bars() if frame is None else frame
+    frame = random_walk(120) if frame is None else frame
     return KronosTrainingTask(loaded, frame, train=TRAIN, validation=VALIDATION, loss=loss)
 
 
@@ -188,7 +138,7 @@ def test_validation_is_without_noise_and_does_not_touch_the_random_state() -> No
 def test_no_bar_after_the_validation_segment_matters() -> None:
     loaded = model()
     loaded.module.eval()
-    later = bars()
+    later = random_walk(120)
     later.loc[VALIDATION.stop :, ["open", "high", "low", "close"]] *= 3
     own, changed = task(loaded, "huber"), task(loaded, "huber", later)
     assert own.validation(loaded.module) == changed.validation(loaded.module)
@@ -198,7 +148,7 @@ def test_no_bar_after_the_validation_segment_matters() -> None:
 
 def test_no_validation_bar_enters_a_training_window() -> None:
     loaded = model()
-    later = bars()
+    later = random_walk(120)
     later.loc[TRAIN.stop :, ["open", "high", "low", "close"]] *= 3
     own, changed = task(loaded, "huber"), task(loaded, "huber", later)
     assert torch.equal(own.train.s1, changed.train.s1)
