@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from retrain_assets.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
+
+    from retrain_assets.training.trainer import Progress
 
 Settings = Mapping[str, float | int | bool | None]
 """Inference parameters of one forecast by name, for instance `{"temperature": 0.6}`."""
@@ -207,6 +209,23 @@ class ModelFamily(Protocol):
 
     def forecaster(self, model: LoadedModel, *, name: str) -> Forecaster:
         """The model as a forecaster called `name` in tables."""
+        ...
+
+    def pretrain(
+        self,
+        size: str,
+        bars: Mapping[str, pd.DataFrame],
+        *,
+        until: pd.Timestamp,
+        checkpoints: Path,
+        report: Callable[[str, Progress], None],
+    ) -> Mapping[str, Any]:
+        """Train a small base of a named size from nothing on bars up to `until`, for offline use.
+
+        bars: by symbol. report: called with the part's name as it trains. The base is written to
+        `checkpoints` in the published format with a card; returns the card's facts. Raises
+        BadInput for an unknown size or a history that is too short.
+        """
         ...
 
 

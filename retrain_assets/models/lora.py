@@ -7,7 +7,6 @@ a pickle as peft's own loader would.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,16 +83,6 @@ def _difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             return f"the adapter's {name} has shape {given[name]}, its config says {shape}"
     surplus = next(name for name in given if name not in expected)
     return f"the adapter holds {surplus}, which its config does not mention"
-
-
-def digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, independent of the order of the names."""
-    summary = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].detach().cpu().contiguous()
-        summary.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        summary.update(value.numpy().tobytes())
-    return summary.hexdigest()
 
 
 def save(wrapped: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -24,6 +24,7 @@ from retrain_assets.errors import BadInput, CheckpointError, RetrainError
 from retrain_assets.evaluation.splits import Split
 from retrain_assets.files import atomic_folder, checked_symbol, read_json, write_json
 from retrain_assets.models import lora
+from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import LoadedModel, family
 from retrain_assets.training.checkpoints import TrainingCheckpoint
 from retrain_assets.training.policy import TrainingPlan
@@ -202,7 +203,7 @@ class AdapterTraining:
             symbol=self.symbol,
             month=self.month,
             folder=str(self.folder.relative_to(self.store.root)),
-            digest=lora.digest(weights),
+            digest=weights_digest(weights),
             fingerprint=self.model.fingerprint,
             bars_hash=self.bars_hash,
             seed=self.seed,
@@ -307,7 +308,7 @@ def load_adapted(
             "restore that base, or retrain the adapter"
         )
     model.module = lora.load(model.module, folder)
-    found = lora.digest(lora.adapter_weights(model.module))
+    found = weights_digest(lora.adapter_weights(model.module))
     if found != record.digest:
         raise CheckpointError(
             f"the weights in {folder} have digest {found[:12]}, the record says "

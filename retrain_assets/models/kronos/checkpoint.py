@@ -6,7 +6,6 @@ error with its name. (The published loader passes over such weights and leaves t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from retrain_assets.errors import CheckpointError
 from retrain_assets.files import atomic_folder
+from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.kronos.bases import Base
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
@@ -87,12 +87,7 @@ def fingerprint(**modules: nn.Module) -> str:
         for part, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return weights_digest(weights)
 
 
 def local_folder(source: str, revision: str | None, *, checkpoints: Path) -> Path:

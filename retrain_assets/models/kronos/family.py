@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from retrain_assets.models.kronos.bases import find_base
 
 if TYPE_CHECKING:
     from retrain_assets.models.forecaster import ModelFamily
+    from retrain_assets.training.trainer import Progress
 
 
 class KronosFamily:
@@ -79,6 +81,20 @@ class KronosFamily:
         from retrain_assets.models.kronos.forecaster import KronosForecaster
 
         return KronosForecaster(model, name=name)
+
+    def pretrain(
+        self,
+        size: str,
+        bars: Mapping[str, pd.DataFrame],
+        *,
+        until: pd.Timestamp,
+        checkpoints: Path,
+        report: Callable[[str, Progress], None],
+    ) -> Mapping[str, Any]:
+        """Train a small tokenizer and network, the base that lets the system run offline."""
+        from retrain_assets.models.kronos.pretrain import pretrain
+
+        return pretrain(size, bars, until=until, folder=checkpoints, report=report)
 
 
 FAMILY: ModelFamily = KronosFamily()
