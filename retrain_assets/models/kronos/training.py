@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import LoadedModel, WindowRange
+from retrain_assets.models.kronos.cache import PrefixCache, RowCache
 from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.training.losses import LOSSES, point_loss
@@ -166,55 +166,23 @@ class KronosTrainingTask:
             self.tokenizer.decode_bits(prefix, caches=caches)
         bits = self.tokenizer.expected_bits(s1_logits, s2_logits)  # (B, h, C)
         if self.point != "heteroscedastic":
-            return self._closes(bits, prefix.shape[1], caches), None
+            return self._closes(bits[:, None], caches)[:, 0], None
         scale = self.tokenizer.code_bits**-0.5
         # A bit of +-scale with mean m has variance scale^2 - m^2; the bound keeps sqrt's slope.
         spread = (scale**2 - bits.square()).clamp_min(1e-8).sqrt()
-        signs = [_signs(bits, probe) for _ in range(PROBES)]
-        moved = [bits, *(bits + s * spread for s in signs), *(bits - s * spread for s in signs)]
-        decoded = self._closes(torch.cat(moved), prefix.shape[1], caches)
-        closes = decoded.view(len(moved), *bits.shape[:2])  # (1 + 2 PROBES, B, h)
-        half = (closes[1 : 1 + PROBES] - closes[1 + PROBES :]) / 2
-        return closes[0], half.square().mean(dim=0)
+        moves = [_signs(bits, probe) * spread for _ in range(PROBES)]
+        moved = [bits, *(bits + move for move in moves), *(bits - move for move in moves)]
+        closes = self._closes(torch.stack(moved, dim=1), caches)  # (B, 1 + 2 PROBES, h)
+        half = (closes[:, 1 : 1 + PROBES] - closes[:, 1 + PROBES :]) / 2
+        return closes[:, 0], half.square().mean(dim=1)
 
-    def _closes(self, bits: Tensor, start: int, caches: list[PrefixCache]) -> Tensor:
-        """Decode the horizon's bits (n B, h, C) after the cached contexts -> closes (n B, h)."""
-        copies = len(bits) // len(caches[0].keys)
-        decoded = self.tokenizer.decode_bits(
-            bits, start=start, caches=[cache.repeated(copies) for cache in caches]
-        )
-        return decoded[..., CLOSE]
-
-
-class PrefixCache:
-    """Keys and values of the contexts' positions, (B, nh, T, hs); a `LayerCache`."""
-
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
-        self._keys, self._values = keys, values
-
-    @property
-    def keys(self) -> Tensor:
-        """What the first call kept."""
-        if self._keys is None:
-            raise ValueError("the prefix has not been computed yet")
-        return self._keys
-
-    def repeated(self, copies: int) -> PrefixCache:
-        """The same prefix for a batch that holds every window `copies` times."""
-        if self._values is None:
-            raise ValueError("the prefix has not been computed yet")
-        shape = (copies, 1, 1, 1)
-        return PrefixCache(self.keys.repeat(shape), self._values.repeat(shape))
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The first call keeps k and v; a later one attends to them and to its own."""
-        if self._keys is None or self._values is None:
-            self._keys, self._values = k, v
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        keys = torch.cat((self._keys, k), dim=2)
-        values = torch.cat((self._values, v), dim=2)
-        mask = causal_lower_right(q.shape[2], keys.shape[2])
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    def _closes(self, bits: Tensor, contexts: list[PrefixCache]) -> Tensor:
+        """Decode R versions of each horizon's bits, (B, R, h, C), -> closes (B, R, h)."""
+        versions, h = bits.shape[1:3]
+        caches = [RowCache(c.keys, c.values, rows=versions, size=h) for c in contexts]
+        start = contexts[0].keys.shape[2]
+        decoded = self.tokenizer.decode_bits(bits.flatten(0, 1), start=start, caches=caches)
+        return decoded[..., CLOSE].view(-1, versions, h)
 
 
 def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
