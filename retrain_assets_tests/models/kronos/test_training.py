@@ -75,7 +75,7 @@ def test_the_losses_differ_from_each_other() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_training_on_it_lowers_it(loss: str) -> None:
+def test_following_its_gradient_alone_lowers_it(loss: str) -> None:
     loaded = model()
     loaded.module.eval()
     own = task(loaded, loss)
@@ -84,13 +84,12 @@ def test_training_on_it_lowers_it(loss: str) -> None:
     torch.manual_seed(0)
     seen = []
     for _ in range(25):
-        losses = own.loss(loaded.module, every)
-        seen.append({name: float(value.detach()) for name, value in losses.items()})
+        part = own.loss(loaded.module, every)[loss]
+        seen.append(float(part.detach()))
         optimizer.zero_grad()
-        losses["loss"].backward()
+        part.backward()
         optimizer.step()
-    assert seen[-1]["loss"] < seen[0]["loss"]
-    assert seen[-1][loss] < seen[0][loss]
+    assert max(seen[-5:]) < min(seen[:5])
 
 
 def test_the_point_forecast_decodes_certain_tokens_exactly() -> None:
