@@ -113,11 +113,16 @@ def _downloaded(repository: str, revision: str) -> Path:
         path = snapshot_download(repository, revision=revision, allow_patterns=[CONFIG, WEIGHTS])
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
-            f"{repository} at {revision} cannot be downloaded ({error}). Where the hub can be "
-            f"reached, run `hf download {repository} --revision {revision} --local-dir FOLDER`; "
-            "copy that folder into the checkpoints folder here and list it in bases.yaml"
+            f"{repository} at {revision} cannot be downloaded ({_first_line(error)}). Where the "
+            f"hub can be reached, run `hf download {repository} --revision {revision} "
+            "--local-dir FOLDER`; copy that folder into the checkpoints folder here and list it "
+            "in bases.yaml under a name of its own"
         ) from error
     return Path(path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _existing(folder: Path, name: str) -> Path:

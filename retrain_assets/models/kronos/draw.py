@@ -83,7 +83,9 @@ def draw(logits: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
         probabilities = keep_likeliest(probabilities, filters)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     mark = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, mark, right=True).squeeze(1)
+    tokens = torch.searchsorted(cumulative, mark, right=True).squeeze(1)
+    # Only logits that are not numbers come out beyond; the sampler reports them by its own check.
+    return tokens.clamp(max=logits.shape[1] - 1)
 
 
 def keep_likeliest(probabilities: Tensor, filters: Filters) -> Tensor:
@@ -98,6 +100,7 @@ def keep_likeliest(probabilities: Tensor, filters: Filters) -> Tensor:
     vocabulary = probabilities.shape[1]
     k = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
     kept_by_k = (ranked >= ranked.gather(1, k - 1)).sum(-1, keepdim=True)  # (N, 1), ties in
+    kept_by_k = kept_by_k.clamp(min=1)  # none is kept of what is not a number
     limit = filters.top_p * mass.gather(1, kept_by_k - 1)
     kept_by_p = (mass <= limit).sum(-1, keepdim=True) + 1
     threshold = ranked.gather(1, torch.minimum(kept_by_k, kept_by_p) - 1)

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from retrain_assets.errors import BadInput
+from retrain_assets.models.kronos.draw import Filters, draw, keep_likeliest, uniforms
+
+
+def filters(
+    rows: int, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Filters:
+    return Filters.of(
+        np.full(rows, temperature),
+        np.full(rows, top_k or 0, dtype=np.int64),
+        np.full(rows, top_p or 1.0),
+        torch.device("cpu"),
+    )
+
+
+def kept_by_hand(probabilities: np.ndarray, top_k: int | None, top_p: float | None) -> set[int]:
+    """Tokens left of one distribution, in the plainest words there are."""
+    order = sorted(range(len(probabilities)), key=lambda j: -probabilities[j])
+    order = order[: top_k or len(order)]
+    total = sum(probabilities[j] for j in order)
+    kept, mass = set(), 0.0
+    for j in order:
+        if mass / total > (top_p or 1.0):
+            break
+        kept.add(j)
+        mass += probabilities[j]
+    return kept
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 2, 7, 20, 64, 5000])
+@pytest.mark.parametrize("top_p", [None, 1e-6, 0.3, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("peak", [0.3, 3.0])
+def test_top_k_then_top_p_on_what_is_left(
+    top_k: int | None, top_p: float | None, peak: float
+) -> None:
+    logits = peak * torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
+    probabilities = logits.softmax(-1)
+    kept = keep_likeliest(probabilities, filters(40, top_k=top_k, top_p=top_p))
+    for row, left in zip(probabilities.double().numpy(), kept, strict=True):
+        assert set(np.flatnonzero(left.numpy())) == kept_by_hand(row, top_k, top_p)
+    assert torch.equal(kept[kept > 0], probabilities[kept > 0])
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "left"),
+    [
+        (None, 0.49, [0]),
+        (None, 0.5, [0, 1]),  # before token 1 lies .5, which is not above .5: it crosses and stays
+        (None, 0.7, [0, 1]),
+        (None, 0.8, [0, 1, 2]),
+        (2, 0.65, [0]),  # of the mass that top_k leaves, two thirds lie before token 1
+        (2, 0.7, [0, 1]),
+        (1, 0.1, [0]),
+        (3, None, [0, 1, 2]),
+    ],
+)
+def test_filters_on_a_distribution_one_can_check(
+    top_k: int | None, top_p: float | None, left: list[int]
+) -> None:
+    probabilities = torch.tensor([[0.5, 0.25, 0.15, 0.1]])
+    kept = keep_likeliest(probabilities, filters(1, top_k=top_k, top_p=top_p))
+    assert np.flatnonzero(kept[0].numpy()).tolist() == left
+
+
+def test_tokens_as_likely_as_the_last_one_kept_stay() -> None:
+    probabilities = torch.tensor([[0.4, 0.2, 0.2, 0.2]])
+    kept = keep_likeliest(probabilities, filters(1, top_k=2))
+    assert torch.equal(kept, probabilities)
+
+
+@pytest.mark.parametrize("top_k", [None, 9])
+@pytest.mark.parametrize("top_p", [None, 0.8])
+def test_draws_follow_the_filtered_distribution(top_k: int | None, top_p: float | None) -> None:
+    logits = 2 * torch.randn(64, generator=torch.Generator().manual_seed(2))
+    marks = torch.from_numpy((np.arange(50_000) + 0.5) / 50_000)
+    rows = filters(len(marks), temperature=0.7, top_k=top_k, top_p=top_p)
+    tokens = draw(logits.expand(len(marks), -1), rows, marks)
+    expected = (logits / 0.7).softmax(-1).double().numpy()
+    left = kept_by_hand(expected, top_k, top_p)
+    expected = np.where(np.isin(np.arange(64), list(left)), expected, 0.0)
+    shares = np.bincount(tokens.numpy(), minlength=64) / len(marks)
+    assert np.abs(shares - expected / expected.sum()).max() < 3e-5
+    assert (tokens.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, np.nextafter(1.0, 0.0)])
+def test_the_ends_of_the_interval_draw_tokens_that_can_be(uniform: float) -> None:
+    logits = torch.tensor([[-200.0, 0.0, -200.0, 1.0, -200.0]])
+    for rows in (filters(1), filters(1, top_k=2), filters(1, top_p=0.99)):
+        token = draw(logits, rows, torch.tensor([uniform], dtype=torch.float64))
+        assert token.item() in (1, 3)
+
+
+def test_rows_keep_their_own_filters() -> None:
+    logits = torch.randn(1, 64).expand(5, -1)
+    mixed = Filters.of(
+        np.array([0.5, 1.0, 1.0, 1.0, 2.0]),
+        np.array([0, 1, 20, 0, 5]),
+        np.array([1.0, 1.0, 0.9, 0.5, 1.0]),
+        torch.device("cpu"),
+    )
+    together = draw(logits, mixed, torch.full((5,), 0.7, dtype=torch.float64))
+    for row, (temperature, top_k, top_p) in enumerate(
+        [(0.5, None, None), (1.0, 1, None), (1.0, 20, 0.9), (1.0, None, 0.5), (2.0, 5, None)]
+    ):
+        alone = filters(1, temperature=temperature, top_k=top_k, top_p=top_p)
+        token = draw(logits[:1], alone, torch.tensor([0.7], dtype=torch.float64))
+        assert together[row] == token[0]
+    assert together[1] == logits[0].argmax()
+
+
+def test_a_uniform_belongs_to_its_step_token_and_path() -> None:
+    table = uniforms(7, 18_000, steps=6, paths=50)
+    assert table.shape == (6, 2, 50)
+    assert np.array_equal(uniforms(7, 18_000, steps=3, paths=50), table[:3])
+    assert np.array_equal(uniforms(7, 18_000, steps=6, paths=13), table[..., :13])
+    for other in (uniforms(8, 18_000, steps=6, paths=50), uniforms(7, 18_001, steps=6, paths=50)):
+        assert not np.isin(other, table).any()
+    assert len(np.unique(table)) == table.size
+
+
+def test_uniforms_are_uniform_and_uncorrelated() -> None:
+    table = np.stack([uniforms(s, o, steps=8, paths=40) for s in range(8) for o in range(20)])
+    assert table.min() >= 0
+    assert table.max() < 1
+    counts = np.histogram(table, bins=20, range=(0, 1))[0]
+    chi2 = ((counts - table.size / 20) ** 2 / (table.size / 20)).sum()
+    assert chi2 < 43.8  # the 99.9 % point at 19 degrees of freedom
+    flat = table.reshape(160, -1)
+    correlation = np.corrcoef(flat, rowvar=False)[np.triu_indices(flat.shape[1], 1)]
+    assert abs(correlation.mean()) < 0.001
+    assert np.abs(correlation).max() < 6 / np.sqrt(160)
+
+
+def test_an_origin_before_1970_has_numbers_too() -> None:
+    assert not np.array_equal(
+        uniforms(0, -86_400, steps=1, paths=3), uniforms(0, 86_400, steps=1, paths=3)
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(BadInput, match="seed must be"):
+        uniforms(seed, 0, steps=1, paths=1)

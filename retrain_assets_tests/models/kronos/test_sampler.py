@@ -1,0 +1,279 @@
+"""The cached sampler against upstream's uncached loop, and against itself in other company."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retrain_assets.errors import CheckpointError
+from retrain_assets.models.forecaster import LoadedModel
+from retrain_assets.models.kronos.draw import Filters, uniforms
+from retrain_assets.models.kronos.network import KronosNetwork
+from retrain_assets.models.kronos.sampler import (
+    ChunkShape,
+    ContextBatch,
+    draw_tokens,
+    prefill,
+    sample_closes,
+)
+from retrain_assets.models.kronos.settings import Compat, KronosSettings, RowTable
+from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets_tests.models.kronos.cases import (
+    NETWORKS,
+    TINY_NETWORK,
+    TINY_TOKENIZER,
+    TOKENIZERS,
+    build_model,
+    random_batch,
+    upstream,
+)
+
+CPU = torch.device("cpu")
+PAIRS = {"mini": (NETWORKS["mini"], TOKENIZERS["2k"])} | {
+    size: (NETWORKS[size], TOKENIZERS["base"]) for size in ("small", "base")
+}
+LARGER = [pytest.param(size, marks=pytest.mark.long) for size in ("small", "base")]
+FILTERS = [(t, k, p) for t in (0.5, 1.2) for k in (None, 8) for p in (None, 0.8)]
+
+
+def parts(model: LoadedModel) -> tuple[KronosNetwork, KronosTokenizer]:
+    assert isinstance(model.module, KronosNetwork)
+    assert isinstance(model.companion, KronosTokenizer)
+    return model.module, model.companion
+
+
+def upstream_twins(model: LoadedModel) -> tuple[Any, Any]:
+    """Upstream's network and tokenizer with the weights of ours."""
+    package = upstream()
+    network, tokenizer = parts(model)
+    their_network = package.Kronos(**network.config.to_json()).eval()
+    their_network.load_state_dict(network.state_dict(), strict=True)
+    their_tokenizer = package.KronosTokenizer(**tokenizer.config.to_json()).eval()
+    their_tokenizer.load_state_dict(tokenizer.state_dict(), strict=True)
+    return their_network, their_tokenizer
+
+
+def table_of(
+    filters: list[tuple[float, int | None, float | None]], samples: int, compat: Compat = None
+) -> RowTable:
+    return RowTable.build([KronosSettings(*one, samples) for one in filters], compat)
+
+
+def closes(
+    model: LoadedModel, batch: ContextBatch, table: RowTable, *, seed: int = 5, budget: int = 32
+) -> np.ndarray:
+    shape = ChunkShape.choose(CPU, budget=budget, needed=len(table))
+    return sample_closes(*parts(model), batch, table, seed=seed, shape=shape)
+
+
+# Against upstream.
+
+
+@pytest.mark.parametrize("size", ["mini", *LARGER])
+def test_greedy_forecasts_are_upstreams(size: str) -> None:
+    model = build_model(*PAIRS[size])
+    network, tokenizer = upstream_twins(model)
+    batch = random_batch(windows=3, context=64, steps=8)
+    ours = closes(model, batch, table_of([(1.0, 1, None)], 1))[:, 0]
+    theirs = upstream().auto_regressive_inference(
+        tokenizer,
+        network,
+        torch.from_numpy(batch.values),
+        torch.from_numpy(batch.stamps[:, :64]),
+        torch.from_numpy(batch.stamps[:, 64:]),
+        max_context=512,
+        pred_len=8,
+        top_k=1,
+        sample_count=1,
+    )[:, -8:, 3]
+    assert np.abs(ours - theirs).max() <= 1e-6 * max(1.0, np.abs(theirs).max())
+
+
+def kept(logits: torch.Tensor, top_k: int | None, top_p: float | None) -> torch.Tensor:
+    """Probabilities left by top_k, then by top_p, of logits (N, V), written with sorts."""
+    if top_k is not None:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    ranked, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    before = ranked.cumsum(-1) - ranked
+    removed = before > (1.0 if top_p is None else top_p)
+    return logits.masked_fill(removed.scatter(1, order, removed), -torch.inf).softmax(-1)
+
+
+@torch.inference_mode()
+def uncached_tokens(
+    model: LoadedModel, batch: ContextBatch, table: RowTable, *, compat: Compat, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Upstream's loop for one window: the whole sequence through the network at every step."""
+    network, tokenizer = upstream_twins(model)
+    context = batch.values.shape[1]
+    noise = uniforms(
+        seed, int(batch.origins[0]), steps=batch.steps, paths=int(table.path.max()) + 1
+    )
+    s1, s2 = (
+        x.repeat(len(table), 1) for x in tokenizer.encode(torch.from_numpy(batch.values), True)
+    )
+    stamps = torch.from_numpy(batch.stamps).expand(len(table), -1, -1)
+
+    def drawn(logits: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
+        tokens = torch.empty(len(table), 1, dtype=torch.int64)
+        for row in range(len(table)):
+            k, p = int(table.top_k[row]), float(table.top_p[row])
+            scaled = logits[row, None] / float(np.float32(table.temperature[row]))
+            if compat == "upstream" and (k or p < 1):
+                upstream().top_k_top_p_filtering(scaled, top_k=k, top_p=p)
+                left = scaled.softmax(-1)
+            else:
+                left = kept(scaled, k or None, p)
+            cumulative = left[0].double().cumsum(0)
+            mark = uniform[table.path[row]] * cumulative[-1]
+            tokens[row] = int((cumulative <= mark).sum())
+        return tokens
+
+    for i in range(batch.steps):
+        s1_logits, hidden = network.decode_s1(s1, s2, stamps[:, : context + i])
+        coarse = drawn(s1_logits[:, -1], noise[i, 0])
+        fine = drawn(network.decode_s2(hidden, coarse)[:, -1], noise[i, 1])
+        s1, s2 = torch.cat((s1, coarse), dim=1), torch.cat((s2, fine), dim=1)
+    return s1[:, context:], s2[:, context:]
+
+
+@torch.inference_mode()
+def cached_tokens(
+    model: LoadedModel, batch: ContextBatch, table: RowTable, *, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    network, tokenizer = parts(model)
+    noise = uniforms(
+        seed, int(batch.origins[0]), steps=batch.steps, paths=int(table.path.max()) + 1
+    )
+    return draw_tokens(
+        network,
+        prefill(network, tokenizer, batch, 0, CPU),
+        stamps=torch.from_numpy(batch.stamps[:, -batch.steps :]).expand(len(table), -1, -1),
+        filters=Filters.of(table.temperature, table.top_k, table.top_p, CPU),
+        noise=torch.from_numpy(noise[:, :, table.path].transpose(2, 0, 1)),
+    )
+
+
+@pytest.mark.parametrize("compat", [None, "upstream"])
+@pytest.mark.parametrize(
+    ("size", "samples"),
+    [
+        ("tiny", 100),
+        ("mini", 6),
+        pytest.param("mini", 130, marks=pytest.mark.long),
+        pytest.param("small", 20, marks=pytest.mark.long),
+    ],
+)
+def test_the_same_uniforms_draw_upstreams_tokens(size: str, samples: int, compat: Compat) -> None:
+    pair = PAIRS.get(size, (TINY_NETWORK, TINY_TOKENIZER))
+    model = build_model(*pair)
+    batch = random_batch(windows=1, context=64, steps=8)
+    table = table_of(FILTERS, samples, compat)
+    ours = cached_tokens(model, batch, table, seed=11)
+    theirs = uncached_tokens(model, batch, table, compat=compat, seed=11)
+    same = np.ones(len(table), dtype=bool)
+    for one, two in zip(ours, theirs, strict=True):
+        same &= (one == two).all(dim=1).numpy()
+        assert one.unique().numel() > 10
+    # A draw within rounding of a boundary may fall on either side, and its path with it.
+    assert same.mean() >= 0.999
+
+
+@torch.inference_mode()
+def test_drawn_tokens_are_decoded_behind_their_context() -> None:
+    model = build_model()
+    tokenizer = parts(model)[1]
+    batch = random_batch(windows=1, context=40, steps=6)
+    table = table_of([(1.0, None, None)], 9)
+    drawn = cached_tokens(model, batch, table, seed=5)
+    context = tokenizer.encode(torch.from_numpy(batch.values))
+    whole = [torch.cat((c.expand(9, -1), d), dim=1) for c, d in zip(context, drawn, strict=True)]
+    expected = tokenizer.decode(*whole)[:, 40:, 3].numpy()
+    assert np.abs(closes(model, batch, table)[0] - expected).max() <= 1e-5
+
+
+# Against itself in other company: equal to the bit.
+
+
+@pytest.fixture(scope="module", params=["tiny", "mini"])
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return build_model(*PAIRS.get(request.param, (TINY_NETWORK, TINY_TOKENIZER)))
+
+
+def only(batch: ContextBatch, windows: list[int]) -> ContextBatch:
+    return ContextBatch(batch.values[windows], batch.stamps[windows], batch.origins[windows])
+
+
+def test_windows_together_or_alone(model: LoadedModel) -> None:
+    batch = random_batch(windows=5, context=33, steps=4)
+    table = table_of([(0.6, None, 0.9)], 10)
+    together = closes(model, batch, table)
+    for window in range(5):
+        assert np.array_equal(closes(model, only(batch, [window]), table)[0], together[window])
+    mixed = closes(model, only(batch, [4, 1]), table)
+    assert np.array_equal(mixed, together[[4, 1]])
+    assert len(np.unique(together[:, :, 0])) > 10
+
+
+def test_settings_together_or_alone(model: LoadedModel) -> None:
+    batch = random_batch(windows=2, context=33, steps=4)
+    settings = [KronosSettings(*one, n) for one in FILTERS for n in (5, 7)]
+    table = RowTable.build(settings)
+    together = closes(model, batch, table)
+    for setting, share in zip(settings, table.shares, strict=True):
+        alone = closes(model, batch, RowTable.build([setting]))
+        assert np.array_equal(alone, together[:, share])
+
+
+def test_more_paths_and_more_steps_only_add(model: LoadedModel) -> None:
+    batch = random_batch(windows=1, context=33, steps=6)
+    few, many = (closes(model, batch, table_of([(1.0, None, 0.9)], n)) for n in (5, 50))
+    assert np.array_equal(few, many[:, :5])
+    short = ContextBatch(batch.values, batch.stamps[:, :-2], batch.origins)
+    fewer = closes(model, short, table_of([(1.0, None, 0.9)], 5))
+    np.testing.assert_allclose(fewer, few[:, :, :4], atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 16, 80, 4096])
+def test_the_row_budget_hardly_matters(budget: int) -> None:
+    model = build_model()
+    batch = random_batch(windows=2, context=33, steps=4)
+    table = table_of(FILTERS, 20)
+    usual, other = closes(model, batch, table), closes(model, batch, table, budget=budget)
+    assert (np.abs(usual - other).max(axis=-1) < 1e-5).mean() >= 0.999
+
+
+def test_an_accelerators_chunks_draw_the_same_paths() -> None:
+    model = build_model()
+    batch = random_batch(windows=3, context=33, steps=4)
+    table = table_of(FILTERS, 5)
+    shape = ChunkShape.choose(torch.device("cuda"), budget=None, needed=len(table))
+    assert not shape.fixed
+    got = sample_closes(*parts(model), batch, table, seed=5, shape=shape)
+    assert (np.abs(got - closes(model, batch, table)).max(axis=-1) < 1e-5).mean() >= 0.999
+
+
+def test_the_seed_and_the_origin_decide_the_noise() -> None:
+    model = build_model()
+    batch = random_batch(windows=1, context=20, steps=3)
+    table = table_of([(1.0, None, None)], 20)
+    elsewhere = ContextBatch(batch.values, batch.stamps, batch.origins + 1)
+    usual = closes(model, batch, table)
+    assert np.array_equal(usual, closes(model, batch, table))
+    assert not np.array_equal(usual, closes(model, batch, table, seed=6))
+    assert not np.array_equal(usual, closes(model, elsewhere, table))
+
+
+@pytest.mark.parametrize("position", ["context", "later"])
+def test_values_that_are_not_finite_are_an_error(position: str) -> None:
+    model = build_model()
+    network, _ = parts(model)
+    with torch.no_grad():
+        # The minutes of the context are all 0 here, and the drawn bars' are all 1.
+        minute = 0 if position == "context" else 1
+        network.time_emb.get_submodule("minute_embed").weight[minute] = torch.nan
+    batch = random_batch(windows=1, context=20, steps=3)
+    batch.stamps[:, :20, 0], batch.stamps[:, 20:, 0] = 0, 1
+    with pytest.raises(CheckpointError, match="not finite"):
+        closes(model, batch, table_of([(1.0, None, 0.9)], 3))
