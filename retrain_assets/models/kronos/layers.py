@@ -56,13 +56,12 @@ class Rotary(nn.Module):
         exponent = torch.arange(0, head_dim, 2).float() / head_dim
         self.register_buffer("inv_freq", 1.0 / theta**exponent)  # (hs/2,), part of checkpoints
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """Rotate x (..., T, hs), whose T positions are start, start + 1, ..."""
-        steps = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
-        angles = torch.outer(steps, self.inv_freq.float())  # (T, hs/2)
-        cos, sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)  # (T, hs)
-        first, second = x.chunk(2, dim=-1)
-        return (x * cos + torch.cat((-second, first), dim=-1) * sin).type_as(x)
+    def forward(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Rotate q and k (..., T, hs), whose T positions are start, start + 1, ..."""
+        steps = torch.arange(start, start + q.shape[-2], device=q.device, dtype=torch.float32)
+        angles = torch.outer(steps, self.inv_freq.float()).repeat(1, 2)  # (T, hs)
+        cos, sin = angles.cos(), angles.sin()
+        return _rotated(q, cos, sin), _rotated(k, cos, sin)
 
 
 class Attention(nn.Module):
@@ -83,9 +82,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, start: int = 0, cache: LayerCache | None = None) -> Tensor:
         """x: (B, T, D) at positions start, start + 1, ...; returns (B, T, D)."""
-        q: Tensor = self.rotary(split_heads(self.q_proj(x), self.n_heads), start)
-        k: Tensor = self.rotary(split_heads(self.k_proj(x), self.n_heads), start)
-        v = split_heads(self.v_proj(x), self.n_heads)  # (B, nh, T, hs)
+        q, k, v = (
+            split_heads(proj(x), self.n_heads) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = self.rotary(q, k, start)  # (B, nh, T, hs)
         if cache is None:
             y = causal_attention(q, k, v, self.attn_dropout_p if self.training else 0.0)
         else:
@@ -155,6 +155,11 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 def join_heads(x: Tensor) -> Tensor:
     """(B, nh, T, hs) -> (B, T, D)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-second, first), dim=-1) * sin).type_as(x)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
