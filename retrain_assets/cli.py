@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from retrain_assets.universe import Universe
 
 EPILOG = (
-    "The data folder is ./data, or the folder that RETRAIN_HOME names. "
-    "`retrain COMMAND --help` has examples."
+    "The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the "
+    "CPU threads. `retrain COMMAND --help` has examples."
 )
 # The guide extends the table's epochs by half; without that, this share of them is left.
 NOT_EXTENDED = 1 / 1.5
@@ -125,7 +125,7 @@ def run(
         warm_start=warm_start,
     )
     asked = month or last_complete_month(store, universe, chosen.symbols)
-    console = Console()
+    console = _console()
     if chosen.without_bars:
         console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
     _run_and_show(
@@ -152,7 +152,7 @@ def demo(no_progress: NoProgress = False) -> None:
 
     home, _ = _opened()
     _run_and_show(
-        Console(),
+        _console(),
         home,
         DEMO_SYMBOLS,
         DEMO_MONTH,
@@ -200,7 +200,7 @@ def import_(
         accept_jumps=accept_jumps,
         replace=replace,
     )
-    console = Console()
+    console = _console()
     for result in results:
         console.print(str(result), markup=False, highlight=False, soft_wrap=True)
     if any(isinstance(result, ImportFailure) for result in results):
@@ -247,6 +247,12 @@ def env() -> None:
         pass
     for name in ("DAGSTER_HOME", ENVIRONMENT):
         print(f"export {name}={shlex.quote(os.environ[name])}")
+
+
+def _console() -> Console:
+    """Standard output; wide enough for the table where no terminal says how wide it is."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 110))
 
 
 def _opened() -> tuple[Home, Universe]:

@@ -8,3 +8,6 @@ import os
 # not depend on the machine. Set before torch is imported, so that child processes inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+pytest_plugins = ["retrain_assets_tests.installed"]

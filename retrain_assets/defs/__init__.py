@@ -4,6 +4,7 @@ The modules that hold assets do without `from __future__ import annotations`: Da
 annotations of an asset's arguments and wants them to be types, not text.
 """
 
+import os
 import warnings
 
 import dagster as dg
@@ -12,3 +13,7 @@ import dagster as dg
 # the warnings would greet every run.
 warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
 warnings.filterwarnings("ignore", "Parameter `data_version`", dg.BetaWarning)
+
+# Read when torch loads its thread pool, which happens later. Threads that spin while they wait cost
+# a factor of ten as soon as another process wants the same core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

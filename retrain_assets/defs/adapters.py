@@ -76,7 +76,7 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
             training = _prepared(
                 family, config, market_bars, baseline_metrics, overrides, models, where
             )
-            with _tracked(context, tracking, training) as run:
+            with _tracked(context, tracking, training, device.threads) as run:
                 record = training.train(
                     report=_reporter(context, run), notes={"mlflow_run": run.id}
                 )
@@ -155,7 +155,10 @@ def _prepared(
 
 @contextlib.contextmanager
 def _tracked(
-    context: dg.AssetExecutionContext, tracking: Tracking, training: "AdapterTraining"
+    context: dg.AssetExecutionContext,
+    tracking: Tracking,
+    training: "AdapterTraining",
+    threads: int,
 ) -> Iterator[TrackedRun]:
     """An MLflow run with the plan as parameters; an interrupted training's run goes on."""
     family, key = training.model.family, str(context.partition_key)
@@ -163,14 +166,16 @@ def _tracked(
         "month": training.month,
         "stock": training.symbol,
         "base": training.model.base,
-        "dagster.run_id": context.run_id,
-        "dagster.run_url": f"{DAGSTER_PAGE}/runs/{context.run_id}",
+        "device": str(training.model.device),
+        "threads": str(threads),
+        "dagster.run_id": context.run.run_id,
+        "dagster.run_url": f"{DAGSTER_PAGE}/runs/{context.run.run_id}",
         "dagster.asset": context.asset_key.to_user_string(),
         "dagster.partition": key,
     }
     resume = training.interrupted_notes().get("mlflow_run")
     with tracking.run(family, key, tags=tags, resume=resume) as run:
-        context.instance.add_run_tags(context.run_id, {f"mlflow/{family}": run.id})
+        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{family}": run.id})
         plan = {f"plan.{name}": value for name, value in training.plan.to_json().items()}
         split = {f"split.{name}": value for name, value in training.split.to_json().items()}
         run.log_params(plan | split | {"seed": training.seed, "max_steps": training.max_steps})

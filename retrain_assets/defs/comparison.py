@@ -1,6 +1,8 @@
 """Last stage: adapter, untouched base and naive on the same test origins, per stock and month."""
 
 import datetime as dt
+import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -9,7 +11,7 @@ from pydantic import Field
 from retrain_assets.defs.adapters import GPU, adapter_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
-from retrain_assets.defs.partitions import month, month_stock
+from retrain_assets.defs.partitions import month, month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Device, Models, Reports
 from retrain_assets.errors import BadInput
@@ -73,18 +75,18 @@ def comparison(
     summary as Parquet.
     """
     from retrain_assets.evaluation import metrics, report, significance
-    from retrain_assets.evaluation.comparison import candidate_names, compare
+    from retrain_assets.evaluation.comparison import candidate_names, compare, occasions
 
     with failing_plainly(), device.lease() as where:
         records = _chosen(adapters, config.families, market_bars)
-        split = _common_split(records)
+        split, candidates = _common_split(records), _candidates(records, models, where)
         compared = compare(
             market_bars.bars,
             split,
-            _candidates(records, models, where),
+            candidates,
             symbol=market_bars.symbol,
             seed=config.seed,
-            report=lambda line: tell(context, line),
+            report=_reporter(context, len(candidates) * len(occasions(split))),
         )
         names = candidate_names(compared.forecasts)
         record = report.stock_record(
@@ -101,6 +103,17 @@ def comparison(
         file = _write_forecasts(compared, folder / f"{market_bars.symbol}_forecasts.parquet")
     tell(context, f"winner: {record['winner']}", 1.0)
     return dg.Output(dict(record), metadata=_metadata(record, file))
+
+
+def _reporter(context: dg.AssetExecutionContext, lines: int) -> Callable[[str], None]:
+    """A callback for the lines that a comparison reports, of which so many are to come."""
+    _, symbol = month_and_symbol(context.partition_key)
+    count = itertools.count()
+
+    def report(line: str) -> None:
+        tell(context, line.removeprefix(f"{symbol}: "), min(1.0, next(count) / lines))
+
+    return report
 
 
 def _chosen(

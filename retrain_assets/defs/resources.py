@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from retrain_assets.training.adapters import ModelStore
 
+THREADS = 2
+"""CPU threads by default: as many as the smallest machine that is reckoned with has cores."""
+
 
 class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
     """The stored histories, and what the universe says of each symbol."""
@@ -62,7 +65,7 @@ class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     threads: int = Field(
-        2, ge=1, description="CPU threads; fixed, because results on the CPU depend on it."
+        THREADS, ge=1, description="CPU threads; fixed, because results on the CPU depend on it."
     )
     locks: str = Field(description="Folder of the lock files, one a device.")
 
@@ -123,8 +126,11 @@ class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's o
         return Path(self.root) / "comparison_results" / month
 
 
-def build_resources(home: Home, *, device: str = "auto", threads: int = 2) -> dict[str, Any]:
-    """All resources over one data folder; MLFLOW_TRACKING_URI names another MLflow store."""
+def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:
+    """All resources over one data folder.
+
+    MLFLOW_TRACKING_URI names another MLflow store, RETRAIN_THREADS another number of threads.
+    """
     bars = Bars(root=str(home.market), universe=str(home.universe))
     database = f"sqlite:///{home.tracking / 'mlflow.db'}"
     return {
@@ -132,10 +138,17 @@ def build_resources(home: Home, *, device: str = "auto", threads: int = 2) -> di
         "bars_view": BarsView(home.assets, bars.store()),
         "bars": bars,
         "models": Models(root=str(home.models), checkpoints=str(home.checkpoints)),
-        "device": Device(device=device, threads=threads, locks=str(home.root / "locks")),
+        "device": Device(device=device, threads=_threads(), locks=str(home.root / "locks")),
         "tracking": Tracking(
             uri=os.environ.get("MLFLOW_TRACKING_URI") or database,
             artifacts=str(home.tracking / "artifacts"),
         ),
         "reports": Reports(root=str(home.results)),
     }
+
+
+def _threads() -> int:
+    given = os.environ.get("RETRAIN_THREADS") or str(THREADS)
+    if not given.isdecimal() or int(given) < 1:
+        raise BadInput(f"RETRAIN_THREADS is {given!r}: give a whole number of at least 1")
+    return int(given)

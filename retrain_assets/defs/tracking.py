@@ -110,14 +110,14 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's 
     ) -> Iterator[TrackedRun]:
         """A run named `name`: finished when the block ends, failed when it raises.
 
-        resume: id of a run to go on with, if the store still has it. Raises RetrainError,
+        resume: id of a run to go on with under these tags, if the store still has it. Raises RetrainError,
         saying what to do, when the store cannot be reached, now or later in the block.
         """
         from mlflow.exceptions import MlflowException
 
         client = self.client()
         with _answering(self.uri):
-            info = _resumed(client, resume) or self._started(client, experiment, name, tags)
+            info = _resumed(client, resume, tags) or self._started(client, experiment, name, tags)
         page = self.uri if self.uri.startswith("http") else self.page
         url = f"{page}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
         try:
@@ -148,8 +148,9 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's 
             return str(client.create_experiment(name, artifact_location=location))
 
 
-def _resumed(client: MlflowClient, run_id: str | None) -> RunInfo | None:
+def _resumed(client: MlflowClient, run_id: str | None, tags: Mapping[str, str]) -> RunInfo | None:
     """The run to go on with, set running again; None if there is none in this store."""
+    from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -162,6 +163,8 @@ def _resumed(client: MlflowClient, run_id: str | None) -> RunInfo | None:
             return None
         raise
     client.update_run(run_id, status="RUNNING")
+    # It may go on in another Dagster run, on another device.
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     return info
 
 

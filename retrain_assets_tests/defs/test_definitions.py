@@ -1,0 +1,116 @@
+"""The code location: what it holds, how it presents itself, how quickly it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from retrain_assets.definitions import build_definitions
+from retrain_assets.home import Home
+from retrain_assets.models.forecaster import families
+
+ROOT = Path(__file__).parents[2]
+GROUPS = {
+    "market_bars": "market",
+    "baseline_metrics": "baseline",
+    "comparison": "comparison",
+    "comparison_summary": "comparison",
+} | {f"{name}_adapter": "training" for name in families()}
+
+
+@pytest.fixture(scope="module")
+def repository(template: Path) -> dg.RepositoryDefinition:
+    return build_definitions(Home(template)).get_repository_def()
+
+
+def test_every_asset_presents_itself(repository: dg.RepositoryDefinition) -> None:
+    nodes = {key.to_user_string(): repository.asset_graph.get(key) for key in all_keys(repository)}
+    assert {name: node.group_name for name, node in nodes.items()} == GROUPS
+    for name, node in nodes.items():
+        assert len(node.description or "") > 40, name
+        assert node.owners == ["team:forecasting"], name
+        assert node.kinds, name
+
+
+def all_keys(repository: dg.RepositoryDefinition) -> set[dg.AssetKey]:
+    return set(repository.asset_graph.get_all_asset_keys())
+
+
+def test_the_graph_reads_as_the_pipeline(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    parents = {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in all_keys(repository)
+    }
+    adapters = {f"{name}_adapter" for name in families()}
+    assert parents["market_bars"] == set()
+    assert parents["baseline_metrics"] == {"market_bars"}
+    for name in adapters:
+        assert parents[name] == {"market_bars", "baseline_metrics"}
+    assert parents["comparison"] == {"market_bars", "baseline_metrics", *adapters}
+    assert parents["comparison_summary"] == {"comparison"}
+
+
+def test_checks_block_and_are_partitioned(repository: dg.RepositoryDefinition) -> None:
+    specs = {key.name: repository.asset_graph.get(key) for key in check_keys(repository)}
+    assert set(specs) == {"bars_are_valid", "adapter_reloads"}
+    for spec in specs.values():
+        assert spec.blocking
+        assert isinstance(spec.partitions_def, dg.MultiPartitionsDefinition)
+
+
+def check_keys(repository: dg.RepositoryDefinition) -> set[dg.AssetCheckKey]:
+    return set(repository.asset_graph.asset_check_keys)
+
+
+def test_what_uses_a_model_waits_for_the_gpu_pool(repository: dg.RepositoryDefinition) -> None:
+    definitions = repository.assets_defs_by_key
+    pooled = {key.to_user_string() for key, d in definitions.items() if d.op.pool == "gpu"}
+    assert pooled == {"comparison", *(f"{name}_adapter" for name in families())}
+
+
+def test_a_job_retrains_a_stock_and_another_summarises(repository: dg.RepositoryDefinition) -> None:
+    job = repository.get_job("retrain_stock")
+    assert job.executor_def.name == "in_process"
+    names = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    assert names == set(GROUPS) - {"comparison_summary"}
+    summary = repository.get_job("summarise_month").asset_layer.selected_asset_keys
+    assert summary == {dg.AssetKey("comparison_summary")}
+
+
+def test_the_location_has_one_name_everywhere() -> None:
+    (location,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert location["python_module"]["location_name"] == project["code_location_name"]
+    assert location["python_module"]["module_name"] == project["code_location_target_module"]
+
+
+PROBE = """
+import sys, time
+start = time.process_time()
+import retrain_assets.definitions
+heavy = "torch peft mlflow pandera statsmodels transformers matplotlib exchange_calendars scipy"
+print(time.process_time() - start, *(name for name in heavy.split() if name in sys.modules))
+"""
+
+
+def test_the_location_loads_without_anything_heavy(template: Path) -> None:
+    start = time.perf_counter()
+    reply = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env={"RETRAIN_HOME": str(template), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, *heavy = reply.stdout.split()
+    assert heavy == []
+    # Processor time, so that a busy machine does not fail the test; 2 seconds is the promise.
+    assert float(seconds) < 2, f"{seconds} s of processor, {time.perf_counter() - start:.1f} s"
