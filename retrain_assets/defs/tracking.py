@@ -110,8 +110,8 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's 
     ) -> Iterator[TrackedRun]:
         """A run named `name`: finished when the block ends, failed when it raises.
 
-        resume: id of a run to go on with under these tags, if the store still has it. Raises RetrainError,
-        saying what to do, when the store cannot be reached, now or later in the block.
+        resume: id of a run to go on with under these tags, if the store still has it. Raises
+        RetrainError, saying what to do, when the store cannot be reached, now or later.
         """
         from mlflow.exceptions import MlflowException
 

@@ -1,0 +1,248 @@
+"""The command line: what it prints, which code it ends with, and how it refuses bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrain_assets import cli
+from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
+from retrain_assets_tests.installed import MONTH, made_bars
+
+QUICK = ["--base", "tiny", "--max-steps", "3", "--device", "cpu"]
+
+
+class Told(str):
+    """What a command printed, whatever the stream, on one line."""
+
+    code: int
+
+
+@pytest.fixture
+def retrain(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call the command line as the entry point does."""
+
+    def call(*arguments: str) -> Told:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        told = Told(" ".join((out + err).split()))
+        told.code = int(ended.value.code or 0)
+        return told
+
+    return call
+
+
+def test_several_values_may_follow_one_flag() -> None:
+    spread = ["run", "--stocks", "A", "--stocks", "B", "--month", "2023-08"]
+    assert cli.spread_lists(["run", "--stocks", "A", "B", "--month", "2023-08"]) == spread
+    assert cli.spread_lists(["run", "--stocks", "A,B", "--month", "2023-08"]) == spread
+    assert cli.spread_lists(["run", "--stocks=A", "B", "--month", "2023-08"]) == spread
+    assert cli.spread_lists(spread) == spread
+    files = ["import", "a.csv", "b.csv", "--symbol", "SPY"]
+    assert cli.spread_lists(files) == files
+
+
+def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any) -> None:
+    told = retrain("run", "--stocks", "aaa.us", "SHORT", "--month", MONTH, *QUICK)
+    assert told.code == 1
+    assert "AAA kronos_adapter: epoch 1/" in told
+    assert "AAA done, winner:" in told
+    for heading in ("stock", "difficulty", "naive", "zero-shot", "adapter", "skill", "latency"):
+        assert heading in told
+    assert (
+        "1 of 2 stocks failed: SHORT: a prediction length of 16 and 7 holdout days needs 316"
+        in told
+    )
+    file = home.results / "comparison_results" / MONTH / "comparison_summary_h16.json"
+    assert f"Results: {file}" in told
+    assert set(json.loads(file.read_text())["results"]) == {"AAA", "SHORT"}
+    assert "retrain ui" in told
+    assert "retrain mlflow" in told
+    assert "Traceback" not in told
+
+
+def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) -> None:
+    (home.market / "AAA.parquet").unlink()
+    shutil.copy(home.market / "SHORT.parquet", home.market / "AAA.parquet")
+    told = retrain("run", "--priority", "--no-progress", *QUICK)
+    assert "No bars, left out: NONE" in told
+    assert f"month {MONTH}" in told  # the last one complete: the bars end in September
+    assert "1 of 1 stocks failed: AAA" in told
+    assert "kronos_adapter" not in told
+    assert told.code == 1
+
+
+REFUSED = {
+    "unknown symbol": (["--stocks", "AAB"], "AAB is not in the universe: did you mean AAA?"),
+    "no bars": (["--stocks", "AAA", "COIN"], "no bars of COIN: import them"),
+    "nothing chosen": ([], "say which stocks: one of --stocks"),
+    "two choices": (["--stocks", "AAA", "--all"], "say which stocks"),
+    "malformed month": (["--stocks", "AAA", "--month", "2023-8"], "write it as YYYY-MM"),
+    "future month": (["--stocks", "AAA", "--month", "2999-01"], "lies in the future"),
+    "month too early": (["--stocks", "AAA", "--month", "2014-12"], "lies before 2015-01"),
+    "unknown base": (["--stocks", "AAA", "--base", "huge"], "no Kronos base 'huge'"),
+    "unknown family": (["--stocks", "AAA", "--model-type", "lstm"], "no model family 'lstm'"),
+    "no epochs": (["--stocks", "AAA", "--base", "tiny", "--epochs-scale", "0"], "above 0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_ends_before_anything_runs(home: Home, retrain: Any, case: str) -> None:
+    arguments, message = REFUSED[case]
+    told = retrain("run", *arguments)
+    assert told.code == 2
+    assert message in told
+    assert told.startswith("error: ")
+    assert not home.assets.exists()
+
+
+def test_a_malformed_universe_names_file_line_and_field(home: Home, retrain: Any) -> None:
+    home.universe.write_text(home.universe.read_text() + "  - {symbol: X, overrides: {rank: 0}}\n")
+    told = retrain("run", "--all")
+    assert told.code == 2
+    assert f"{home.universe} line 8, stocks[5].overrides (X): rank is 0" in told
+
+
+def test_a_foreign_data_folder_is_refused(
+    home: Home, retrain: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RETRAIN_HOME", str(tmp_path))
+    told = retrain("run", "--all")
+    assert told.code == 2
+    assert "lacks universe.yaml" in told
+
+
+def test_options_out_of_range_are_usage_errors(home: Home, retrain: Any) -> None:
+    assert retrain("run", "--stocks", "AAA", "--holdout-days", "0").code == 2
+    assert retrain("run", "--stocks", "AAA", "--max-steps", "many").code == 2
+    assert retrain("fly").code == 2
+
+
+def test_an_import_stores_bars_and_makes_them_usable(
+    home: Home, retrain: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "prices.csv"
+    made_bars(60, seed=9).to_csv(file, index=False)
+    told = retrain("import", str(file), "--symbol", "none")
+    assert told.code == 0
+    assert "NONE: 60 bars" in told
+    assert (home.market / "NONE.parquet").exists()
+
+
+def test_a_refused_file_is_told_and_stops_no_other(
+    home: Home, retrain: Any, tmp_path: Path
+) -> None:
+    bad, good = tmp_path / "BBB.csv", tmp_path / "NONE.csv"
+    before = (home.market / "BBB.parquet").read_bytes()
+    made_bars(60, seed=9).assign(close=-1.0).to_csv(bad, index=False)
+    made_bars(60, seed=9).to_csv(good, index=False)
+    told = retrain("import", str(bad), str(good))
+    assert told.code == 1
+    assert "BBB: refused" in told
+    assert "NONE: 60 bars" in told
+    assert (home.market / "BBB.parquet").read_bytes() == before
+
+
+def test_env_prints_what_a_shell_needs(home: Home, retrain: Any) -> None:
+    told = retrain("env")
+    assert told == f"export DAGSTER_HOME={home.dagster} export RETRAIN_HOME={home.root}"
+
+
+def test_the_guides_half_more_epochs_can_be_left_out(home: Home, retrain: Any) -> None:
+    arguments = ["--stocks", "AAA", "--month", MONTH, "--no-extended-epochs", "--no-progress"]
+    assert retrain("run", *arguments, *QUICK).code == 0
+    record = json.loads((home.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
+    assert (record["plan"]["extended_epochs"], record["plan"]["epochs"]) == (22, 15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("command", "page"), [("ui", DAGSTER_PAGE), ("mlflow", MLFLOW_PAGE)])
+def test_a_server_answers_on_loopback_and_ends_with_ctrl_c(
+    home: Home, command: str, page: str
+) -> None:
+    server = subprocess.Popen([sys.executable, "-m", "retrain_assets.cli", command])
+    try:
+        assert status(page) == 200
+        port = int(page.rsplit(":", 1)[1])
+        listening = {c.laddr.ip for c in connections() if c.laddr.port == port}
+        assert listening == {"127.0.0.1"}
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+def connections() -> list[Any]:
+    import psutil
+
+    return [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+
+
+def status(page: str, seconds: float = 90) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(page, timeout=10) as reply:
+                return int(reply.status)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
+@pytest.mark.long
+def test_the_web_page_and_dg_give_what_the_command_line_gives(home: Home, retrain: Any) -> None:
+    assert retrain("run", "--stocks", "AAA", "--month", MONTH, "--no-progress", *QUICK).code == 0
+    record = home.assets / "kronos_adapter" / MONTH / "AAA.json"
+    first = json.loads(record.read_text())
+    shutil.rmtree(home.assets)
+    shutil.rmtree(home.models)
+    config = {
+        "kronos_adapter": {"config": {"base": "tiny", "max_steps": 3}},
+        "comparison": {"config": {"families": ["kronos"]}},
+    }
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "dagster_dg_cli.cli.entrypoint", "launch"),
+            *("--job", "retrain_stock", "--partition", f"{MONTH}|AAA"),
+            *("--config-json", json.dumps({"ops": config})),
+        ],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+    )
+    again = json.loads(record.read_text())
+    assert (again["digest"], again["folder"]) == (first["digest"], first["folder"])
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_and_ends_the_same(home: Home, retrain: Any, tmp_path: Path) -> None:
+    shutil.copytree(home.root, tmp_path / "other")
+    arguments = ["run", "--stocks", "AAA", "--month", MONTH, "--base", "tiny", "--device", "cpu"]
+    arguments += ["--max-steps", "120"]
+    assert retrain(*arguments).code == 0
+    whole = json.loads((home.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
+
+    other = Home(tmp_path / "other")
+    environment = os.environ | {"RETRAIN_HOME": str(other.root), "DAGSTER_HOME": str(other.dagster)}
+    command = [sys.executable, "-u", "-m", "retrain_assets.cli", *arguments]
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "epoch 2/" in line:
+            killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True)
+    resumed = json.loads((other.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
+    assert resumed["digest"] == whole["digest"]
+    assert resumed["metrics"]["measured"]["resumed_at_epoch"] in (1, 2)
