@@ -302,10 +302,14 @@ def _run_and_show(
     view = ProgressView(Console(quiet=True) if quiet else console, symbols, assets)
     with _instance(home) as instance:
         defs = build_definitions(home, device=device)
-        with view:
-            for outcome in runs.run_stocks(defs, instance, symbols, month, options):
-                view.finish(outcome)
-                outcomes.append(outcome)
+        try:
+            with view:
+                for outcome in runs.run_stocks(defs, instance, symbols, month, options):
+                    view.finish(outcome)
+                    outcomes.append(outcome)
+        except KeyboardInterrupt:
+            console.print("Interrupted: the same command goes on where training stopped.")
+            raise typer.Exit(130) from None
         failed = {outcome.symbol: outcome.error for outcome in outcomes if outcome.error}
         files = runs.summarise(defs, instance, month, failed)
     show_results(console, outcomes, files, caption)
@@ -345,9 +349,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RetrainError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

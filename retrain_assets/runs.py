@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -25,6 +25,10 @@ from retrain_assets.launcher import process_tag
 from retrain_assets.market.bars import BarStore
 from retrain_assets.models.forecaster import families, family
 from retrain_assets.universe import Universe
+
+if TYPE_CHECKING:
+    from dagster._core.execution.plan.objects import StepFailureData
+    from dagster_shared.error import SerializableErrorInfo
 
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 
@@ -135,7 +139,7 @@ def run_stocks(
     month: str,
     options: Options,
 ) -> Iterator[Outcome]:
-    """Run one stock after the other and yield what came of each."""
+    """Run one stock after the other and yield what came of each; Ctrl-C ends them all."""
     register_stocks(instance, symbols)
     job = defs.resolve_job_def(RETRAIN_STOCK)
     left_out = {adapter_name(name) for name in set(families()) - set(options.families)}
@@ -146,9 +150,11 @@ def run_stocks(
             partition_key=partition_key(month, symbol),
             run_config=options.run_config(),
             asset_selection=keys if left_out else None,
-            tags=process_tag(),
+            tags=_tags(),
             raise_on_error=False,
         )
+        if _interrupted(result):
+            raise KeyboardInterrupt
         if result.success:
             record = result.output_for_node("comparison")
             yield Outcome(symbol, result.run_id, record=record)
@@ -174,7 +180,7 @@ def summarise(
             "ops": {"comparison_summary": {"config": {"failed": dict(failed)}}},
             "loggers": _QUIET,
         },
-        tags=process_tag(),
+        tags=_tags(),
         raise_on_error=False,
     )
     if not result.success:
@@ -187,16 +193,31 @@ def why_failed(result: dg.ExecuteInProcessResult) -> str:
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             return f"check {check.check_name}: {check.description}"
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data and failure.user_failure_data.description:
-                return failure.user_failure_data.description
-            error = failure.error
-            while error and error.cause:
-                error = error.cause
-            return error.message.strip() if error else str(event.message)
+    for failure in _failures(result):
+        if failure.user_failure_data and failure.user_failure_data.description:
+            return str(failure.user_failure_data.description)
+        if failure.error:
+            return _root(failure.error).message.strip()
     return "the run ended without saying why: look at its page"
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[StepFailureData]:
+    return [event.step_failure_data for event in result.all_events if event.is_step_failure]
+
+
+def _root(error: SerializableErrorInfo) -> SerializableErrorInfo:
+    return _root(error.cause) if error.cause else error
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether Ctrl-C ended the run: Dagster records it as a failure of the step."""
+    names = {_root(f.error).cls_name for f in _failures(result) if f.error}
+    return "DagsterExecutionInterruptedError" in names
+
+
+def _tags() -> dict[str, str]:
+    """Tags of a run in this process: whoever gave the command repeats it, the daemon does not."""
+    return process_tag() | {"dagster/max_retries": "0"}
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
