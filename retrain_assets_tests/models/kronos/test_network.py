@@ -14,11 +14,7 @@ from retrain_assets_tests.models.kronos.cases import (
 )
 
 DROPOUTS = ("ffn", "attn", "resid", "token")
-SIZES = [
-    "mini",
-    pytest.param("small", marks=pytest.mark.long),
-    pytest.param("base", marks=pytest.mark.long),
-]
+SIZES = ["mini", "small", pytest.param("base", marks=pytest.mark.long)]
 
 
 def twins(fields: dict[str, Any]) -> tuple[Any, KronosNetwork]:

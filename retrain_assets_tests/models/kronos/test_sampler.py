@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 PAIRS = {"mini": (NETWORKS["mini"], TOKENIZERS["2k"])} | {
     size: (NETWORKS[size], TOKENIZERS["base"]) for size in ("small", "base")
 }
-LARGER = [pytest.param(size, marks=pytest.mark.long) for size in ("small", "base")]
+SIZES = ["mini", "small", pytest.param("base", marks=pytest.mark.long)]
 FILTERS = [(t, k, p) for t in (0.5, 1.2) for k in (None, 8) for p in (None, 0.8)]
 
 
@@ -70,7 +70,7 @@ def closes(
 # Against upstream.
 
 
-@pytest.mark.parametrize("size", ["mini", *LARGER])
+@pytest.mark.parametrize("size", SIZES)
 def test_greedy_forecasts_are_upstreams(size: str) -> None:
     model = build_model(*PAIRS[size])
     network, tokenizer = upstream_twins(model)
