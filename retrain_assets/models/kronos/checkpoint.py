@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from retrain_assets.errors import CheckpointError
 from retrain_assets.files import atomic_folder
 from retrain_assets.models.digest import weights_digest
+from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.kronos.bases import Base
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
@@ -82,12 +83,13 @@ def fingerprint(**modules: nn.Module) -> str:
 
     The same on every device, and independent of the order of the weights.
     """
-    weights = {
-        f"{part}.{name}": tensor
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    return weights_digest(weights)
+    return weights_digest(
+        {
+            f"{part}.{name}": tensor
+            for part, module in modules.items()
+            for name, tensor in module.state_dict().items()
+        }
+    )
 
 
 def local_folder(source: str, revision: str | None, *, checkpoints: Path) -> Path:
