@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from retrain_assets.errors import CheckpointError
 from retrain_assets.files import atomic_folder
 from retrain_assets.models.digest import weights_digest
-from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.kronos.bases import Base
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
