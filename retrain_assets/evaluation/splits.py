@@ -30,6 +30,7 @@ MIN_TRAIN_WINDOWS = 64
 MAX_TRAIN_WINDOWS = 256
 """Windows of one epoch: the training stride is what keeps an epoch at this size."""
 MIN_VALIDATION_BARS = 30
+MAX_VALIDATION_WINDOWS = 16
 MIN_SELECTION_ORIGINS = 8
 MAX_SELECTION_ORIGINS = 26
 TEST_SESSIONS = 21
@@ -113,8 +114,19 @@ class Split:
         )
 
     def validation_windows(self) -> WindowRange:
-        """Every window whose targets all lie in `validation`; its context may reach back."""
-        return WindowRange(self.validation.start, self.validation.stop, self.context, self.horizon)
+        """At most 16 windows over `validation`, their targets cut at its end.
+
+        Contexts may reach back. With targets that had to lie whole in the segment there would
+        be one window for a horizon of 64 bars, and early stopping would follow its noise.
+        """
+        return WindowRange(
+            first=self.validation.start,
+            stop=self.validation.stop,
+            context=self.context,
+            horizon=self.horizon,
+            stride=-(-self.validation.bars // MAX_VALIDATION_WINDOWS),
+            cut_targets=True,
+        )
 
     def holdout_origins(self, segment: Literal["selection", "test"]) -> tuple[int, ...]:
         """Origins of the H-session forecasts that end at the segment's end, ascending.

@@ -138,7 +138,8 @@ class WindowRange:
     """Which windows of a series to use, by the position of their first target bar.
 
     A window with first target `i` has its context in bars [i - context, i) and its targets
-    in [i, i + horizon). `first <= i`, `i + horizon <= stop`, every `stride`-th.
+    in [i, i + horizon). `first <= i`, `i + horizon <= stop`, every `stride`-th. With
+    `cut_targets`, `i < stop` is enough: targets from `stop` on are left out of the window.
     """
 
     first: int
@@ -146,10 +147,12 @@ class WindowRange:
     context: int
     horizon: int
     stride: int = 1
+    cut_targets: bool = False
 
     def targets(self) -> range:
         """Positions of the windows' first target bars, ascending."""
-        return range(self.first, self.stop - self.horizon + 1, self.stride)
+        stop = self.stop if self.cut_targets else self.stop - self.horizon + 1
+        return range(self.first, stop, self.stride)
 
 
 class TrainingTask(Protocol):

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 LOSSES = ("huber", "heteroscedastic", "mse")
 HUBER_DELTA = 1.0
 """Where Huber turns from squared to absolute, in standard deviations of the context."""
-VARIANCE_FLOOR = 0.05**2
-"""Smallest predicted variance: keeps the likelihood of a nearly exact forecast bounded."""
+VARIANCE_FLOOR = 0.15**2
+"""Added to a predicted variance, so that no overconfident forecast outweighs all else.
+
+0.15 standard deviations of a context of some hundred daily bars are about one day's move."""
 
 
 def point_loss(name: str, mean: Tensor, variance: Tensor | None, target: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ def cut_windows(series: NDArray[np.generic], windows: WindowRange) -> NDArray[np
     """Cut the windows of a range out of a series.
 
     series: axes (bar, channel). Returns a copy with axes (window, position, channel); positions
-    [0, context) are the context and [context, context + horizon) the targets. Raises BadInput
-    if the range holds no window or reaches outside the series.
+    [0, context) are the context and [context, context + horizon) the targets. Targets that the
+    range cuts off hold the last bar before its stop instead (`kept_targets` tells which). Raises
+    BadInput if the range holds no window or reaches outside the series.
     """
     targets = np.asarray(windows.targets(), dtype=np.int64)
     if not len(targets):
@@ -31,9 +32,18 @@ def cut_windows(series: NDArray[np.generic], windows: WindowRange) -> NDArray[np
         raise BadInput(
             f"windows reach from bar {starts[0]} to bar {windows.stop} of a series of {len(series)}"
         )
+    if windows.cut_targets:
+        series = np.pad(series[: windows.stop], ((0, windows.horizon), (0, 0)), mode="edge")
     length = windows.context + windows.horizon
     views = np.lib.stride_tricks.sliding_window_view(series, length, axis=0)
     return np.ascontiguousarray(views[starts].transpose(0, 2, 1))
+
+
+def kept_targets(windows: WindowRange) -> NDArray[np.bool_]:
+    """True for the targets that lie before the range's stop, (window, step)."""
+    first = np.asarray(windows.targets(), dtype=np.int64)
+    kept: NDArray[np.bool_] = first[:, None] + np.arange(windows.horizon) < windows.stop
+    return kept
 
 
 @dataclass(frozen=True)

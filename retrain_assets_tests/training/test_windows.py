@@ -7,7 +7,7 @@ import pytest
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import WindowRange
-from retrain_assets.training.windows import cut_windows, normalise_windows
+from retrain_assets.training.windows import cut_windows, kept_targets, normalise_windows
 
 SERIES = np.arange(40, dtype=np.float64).repeat(2).reshape(40, 2) + np.array([0.0, 100.0])
 
@@ -49,3 +49,11 @@ def test_values_are_clipped() -> None:
     windows[0, :8, 0] = [0, 1] * 4
     windows[0, 8, 0] = 1e6
     assert normalise_windows(windows, context=8).values[0, 8, 0] == 5.0
+
+
+def test_cut_targets_hold_no_bar_from_the_stop_on() -> None:
+    windows = WindowRange(first=17, stop=20, context=4, horizon=3, cut_targets=True)
+    found = cut_windows(SERIES, windows)
+    assert found[:, 4:, 0].tolist() == [[17, 18, 19], [18, 19, 19], [19, 19, 19]]
+    kept = kept_targets(windows)
+    assert kept.tolist() == [[True, True, True], [True, True, False], [True, False, False]]

@@ -100,8 +100,13 @@ class KronosNetwork(nn.Module):
 
         Position t sees the hidden states of positions up to t and no later one.
         """
-        logits: Tensor = self.head.proj_s2(self.dep_layer(hidden, self.embedding.emb_s1(s1_next)))
+        logits: Tensor = self.head.proj_s2(self.dependent(hidden, s1_next))
         return logits
+
+    def dependent(self, hidden: Tensor, s1_next: Tensor) -> Tensor:
+        """What the s2 head reads, (B, T, D); arguments as `s2_logits`."""
+        out: Tensor = self.dep_layer(hidden, self.embedding.emb_s1(s1_next))
+        return out
 
 
 class TokenEmbedding(nn.Module):

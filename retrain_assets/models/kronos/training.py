@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import LoadedModel, WindowRange
 from retrain_assets.models.kronos.cache import PrefixCache, RowCache
+from retrain_assets.models.kronos.forecaster import network_of
 from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.training.losses import LOSSES, point_loss
-from retrain_assets.training.windows import cut_windows, normalise_windows
+from retrain_assets.training.windows import cut_windows, kept_targets, normalise_windows
 
 POINT_WEIGHT = 0.5
 """Weight of the point loss beside the cross-entropy, which is 3 to 7 nats."""
@@ -40,13 +41,15 @@ class TokenWindows:
     """Windows of one series, tokenised once: the tokenizer is frozen while adapters train.
 
     s1, s2: (B, T) int64. stamps: (B, T, 5) int64. closes: (B, h), the targets in units of the
-    context's standard deviation, clipped as the tokens are.
+    context's standard deviation, clipped as the tokens are. kept: (B, h), False for targets
+    that were cut off; causality keeps what stands in their place from touching the others.
     """
 
     s1: Tensor
     s2: Tensor
     stamps: Tensor
     closes: Tensor
+    kept: Tensor
 
     @property
     def horizon(self) -> int:
@@ -55,8 +58,8 @@ class TokenWindows:
 
     def rows(self, rows: NDArray[np.int64] | slice, device: torch.device) -> TokenWindows:
         """Some of the windows, on a device."""
-        chosen = (t[rows].to(device) for t in (self.s1, self.s2, self.stamps, self.closes))
-        return TokenWindows(*chosen)
+        everything = (self.s1, self.s2, self.stamps, self.closes, self.kept)
+        return TokenWindows(*(t[rows].to(device) for t in everything))
 
 
 def tokenise(
@@ -74,6 +77,7 @@ def tokenise(
         s2=torch.cat([s2 for _, s2 in encoded]).cpu().clone(),
         stamps=torch.from_numpy(stamps.astype(np.int64)),
         closes=inputs[:, windows.context :, CLOSE].clone(),
+        kept=torch.from_numpy(kept_targets(windows)),
     )
 
 
@@ -101,7 +105,8 @@ class KronosTrainingTask:
 
     def loss(self, module: nn.Module, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Mean loss of some training windows: cross-entropy at all positions, point loss."""
-        return self._losses(module, self.train.rows(rows, self.device), scored=None, probe=None)
+        batch = self.train.rows(rows, self.device)
+        return self._losses(module, batch, context_too=True, probe=None)
 
     @torch.no_grad()
     def validation(self, module: nn.Module) -> dict[str, float]:
@@ -112,12 +117,13 @@ class KronosTrainingTask:
         """
         probe = torch.Generator().manual_seed(0)
         sums: dict[str, float] = {}
-        total = len(self.held_out.s1)
-        for start in range(0, total, CHUNK):
+        total = float(self.held_out.kept.sum())
+        for start in range(0, len(self.held_out.s1), CHUNK):
             batch = self.held_out.rows(slice(start, start + CHUNK), self.device)
-            losses = self._losses(module, batch, scored=batch.horizon, probe=probe)
+            losses = self._losses(module, batch, context_too=False, probe=probe)
+            share = float(batch.kept.sum()) / total
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.s1) / total
+                sums[name] = sums.get(name, 0.0) + float(value) * share
         return sums
 
     def _losses(
@@ -125,22 +131,39 @@ class KronosTrainingTask:
         module: nn.Module,
         batch: TokenWindows,
         *,
-        scored: int | None,
+        context_too: bool,
         probe: torch.Generator | None,
     ) -> dict[str, Tensor]:
-        """Losses by name. scored: last positions the cross-entropy counts, None for all."""
-        s1_logits, s2_logits = module(
-            batch.s1[:, :-1], batch.s2[:, :-1], batch.stamps[:, :-1], batch.s1[:, 1:]
-        )  # (B, T-1, V) each: position t predicts bar t + 1
-        first = 0 if scored is None else s1_logits.shape[1] - scored
-        entropy_s1 = _cross_entropy(s1_logits[:, first:], batch.s1[:, 1 + first :])
-        entropy_s2 = _cross_entropy(s2_logits[:, first:], batch.s2[:, 1 + first :])
-        h = batch.horizon
-        mean, variance = self._point_forecast(batch, s1_logits[:, -h:], s2_logits[:, -h:], probe)
-        point = point_loss(self.point, mean, variance, batch.closes)
-        entropy = (entropy_s1 + entropy_s2) / 2
+        """Losses by name. context_too: count the cross-entropy of the context positions as well.
+
+        Logits of context and horizon are computed apart: only the latter are needed twice, and
+        the gradient of a slice of all of them would be as large as all of them.
+        """
+        network, h = network_of(module), batch.horizon
+        s1_next, s2_next = batch.s1[:, 1:], batch.s2[:, 1:]  # position t predicts bar t + 1
+        hidden = network.hidden(batch.s1[:, :-1], batch.s2[:, :-1], batch.stamps[:, :-1])
+        dependent = network.dependent(hidden, s1_next)  # (B, T-1, D)
+        s1_logits = network.s1_logits(hidden[:, -h:])
+        s2_logits = network.head.proj_s2(dependent[:, -h:])  # (B, h, V)
+        kept = batch.kept
+        entropies = [
+            _cross_entropy(logits[kept], tokens[:, -h:][kept])
+            for logits, tokens in ((s1_logits, s1_next), (s2_logits, s2_next))
+        ]
+        count = kept.sum()
+        if context_too:
+            earlier = (network.s1_logits(hidden[:, :-h]), network.head.proj_s2(dependent[:, :-h]))
+            for i, (logits, tokens) in enumerate(zip(earlier, (s1_next, s2_next), strict=True)):
+                entropies[i] = entropies[i] + _cross_entropy(
+                    logits.flatten(0, 1), tokens[:, :-h].flatten()
+                )
+            count = count + s1_next[:, :-h].numel()
+        entropy_s1, entropy_s2 = (entropy / count for entropy in entropies)
+        mean, variance = self._point_forecast(batch, s1_logits, s2_logits, probe)
+        spread = None if variance is None else variance[kept]
+        point = point_loss(self.point, mean[kept], spread, batch.closes[kept])
         return {
-            "loss": entropy + POINT_WEIGHT * point,
+            "loss": (entropy_s1 + entropy_s2) / 2 + POINT_WEIGHT * point,
             "cross_entropy_s1": entropy_s1,
             "cross_entropy_s2": entropy_s2,
             self.point: point,
@@ -186,7 +209,8 @@ class KronosTrainingTask:
 
 
 def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+    """Sum over the positions, (N, V) and (N,)."""
+    return F.cross_entropy(logits, tokens, reduction="sum")
 
 
 def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -159,19 +159,53 @@ def test_no_validation_bar_enters_a_training_window() -> None:
 
 
 def test_validation_scores_the_targets_alone() -> None:
-    """A network that knows the tokens of the targets and nothing else has no cross-entropy."""
     loaded = model()
+    loaded.module.eval()
     own = task(loaded, "huber")
+    held = own.held_out
+    with torch.no_grad():
+        logits = loaded.module(
+            held.s1[:, :-1], held.s2[:, :-1], held.stamps[:, :-1], held.s1[:, 1:]
+        )
+    entropies = torch.nn.functional.cross_entropy(
+        logits[0].transpose(1, 2), held.s1[:, 1:], reduction="none"
+    )  # (B, T - 1)
+    found = own.validation(loaded.module)["cross_entropy_s1"]
+    assert found == pytest.approx(float(entropies[:, -8:].mean()), rel=1e-5)
+    assert found != pytest.approx(float(entropies.mean()), rel=1e-3)
 
-    class Oracle(torch.nn.Module):
-        def forward(
-            self, s1: torch.Tensor, s2: torch.Tensor, stamps: torch.Tensor, s1_next: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = torch.nn.functional.one_hot(s1_next, 16).float() * 100
-            logits[:, : -own.held_out.horizon] *= -1
-            return logits, logits
 
-    assert own.validation(Oracle())["cross_entropy_s1"] == pytest.approx(0, abs=1e-6)
+def test_training_counts_every_position() -> None:
+    loaded = model()
+    loaded.module.eval()
+    own = task(loaded, "huber")
+    held = own.train
+    with torch.no_grad():
+        logits = loaded.module(
+            held.s1[:, :-1], held.s2[:, :-1], held.stamps[:, :-1], held.s1[:, 1:]
+        )
+        found = own.loss(loaded.module, np.arange(own.train_windows))
+    for name, given, tokens in zip("12", logits, (held.s1, held.s2), strict=True):
+        by_hand = torch.nn.functional.cross_entropy(given.transpose(1, 2), tokens[:, 1:])
+        torch.testing.assert_close(found[f"cross_entropy_s{name}"], by_hand)
+
+
+def test_targets_that_are_cut_off_do_not_count() -> None:
+    """Windows cut at the segment's end score as their own shorter horizons do, together."""
+    loaded = model()
+    loaded.module.eval()
+    cut = WindowRange(first=106, stop=110, context=32, horizon=8, stride=2, cut_targets=True)
+    own = KronosTrainingTask(loaded, random_walk(110), train=TRAIN, validation=cut, loss="mse")
+    assert own.held_out.kept.sum(dim=1).tolist() == [4, 2]
+    found = own.validation(loaded.module)
+    expected = 0.0
+    for first in (106, 108):
+        alone = WindowRange(first=first, stop=110, context=32, horizon=110 - first, stride=9)
+        single = KronosTrainingTask(
+            loaded, random_walk(110), train=TRAIN, validation=alone, loss="mse"
+        )
+        expected += single.validation(loaded.module)["loss"] * (110 - first) / 6
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_unknown_loss_is_refused() -> None:
