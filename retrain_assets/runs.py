@@ -127,7 +127,8 @@ def last_complete_month(store: BarStore, universe: Universe, symbols: Iterable[s
     for symbol in symbols:
         sessions = pd.DatetimeIndex(store.read(symbol)["session"])
         last = f"{sessions[-1]:%Y-%m}"
-        cut = month_cut(last, sessions, universe.stock(symbol).calendar, symbol=symbol)
+        calendar = universe.stock(symbol, stored=[symbol]).calendar
+        cut = month_cut(last, sessions, calendar, symbol=symbol)
         found.append(str(pd.Period(last, freq="M") - 1) if cut.provisional else last)
     return max(found)
 

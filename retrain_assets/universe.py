@@ -105,19 +105,23 @@ class Universe(BaseModel):
         """Other names, in capitals, and the symbols they stand for."""
         return {alias.upper(): s.symbol for s in self.stocks for alias in s.aliases}
 
-    def stock(self, name: str) -> Stock:
+    def stock(self, name: str, *, stored: Collection[str] = ()) -> Stock:
         """The stock called `name`, by symbol or alias, in either case.
 
-        Raises BadInput for an unknown name, with names that look like it and the lines to add.
+        A symbol that is not listed but has bars (`stored`) is taken as a US stock. Raises
+        BadInput for any other name, with names that look like it and the lines to add.
         """
         known = self._by_name()
         if found := known.get(name.upper()):
             return found
+        if name.upper() in stored:
+            return Stock(symbol=name.upper())
         near = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? If not, add" if near else "add"
+        hint = f"did you mean {' or '.join(near)}? If not, import" if near else "import"
         raise BadInput(
-            f"{name} is not in the universe: {hint} it to universe.yaml under `stocks:` as "
-            f"`- symbol: {name.upper()}` and `calendar: XNYS` (24/7 for a coin)"
+            f"{name} is not in the universe and has no bars: {hint} it with `retrain import "
+            f"FILE --symbol {name.upper()}`; a coin needs the lines `- symbol: {name.upper()}` "
+            "and `calendar: 24/7` in universe.yaml first"
         )
 
     def _by_name(self) -> dict[str, Stock]:
@@ -155,15 +159,18 @@ def select(
 ) -> Selection:
     """Turn one of --stocks, --priority and --all into symbols that have bars.
 
-    stored: symbols in the bar store. Names given one by one must be known and have bars, or
-    BadInput says which do not; of the two groups those without bars are reported and left out.
+    stored: symbols in the bar store. Names given one by one must have bars, or BadInput says
+    which do not; of the two groups those without bars are reported and left out. `everything`
+    takes in symbols that have bars but are not listed.
     """
     if sum((bool(stocks), priority, everything)) != 1:
         raise BadInput("say which stocks: one of --stocks AAPL NVDA, --priority or --all")
     if stocks:
-        chosen = dict.fromkeys(universe.stock(name).symbol for name in stocks)
+        chosen = dict.fromkeys(universe.stock(name, stored=stored).symbol for name in stocks)
+    elif everything:
+        chosen = dict.fromkeys((*universe.symbols, *sorted(stored)))
     else:
-        chosen = dict.fromkeys(s.symbol for s in universe.stocks if everything or s.priority)
+        chosen = dict.fromkeys(s.symbol for s in universe.stocks if s.priority)
     missing = tuple(symbol for symbol in chosen if symbol not in stored)
     selection = Selection(tuple(s for s in chosen if s in stored), missing)
     if missing and (stocks or not selection.symbols):

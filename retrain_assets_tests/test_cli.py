@@ -84,7 +84,10 @@ def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) 
 
 
 REFUSED = {
-    "unknown symbol": (["--stocks", "AAB"], "AAB is not in the universe: did you mean AAA?"),
+    "unknown symbol": (
+        ["--stocks", "AAB"],
+        "AAB is not in the universe and has no bars: did you mean AAA?",
+    ),
     "no bars": (["--stocks", "AAA", "COIN"], "no bars of COIN: import them"),
     "nothing chosen": ([], "say which stocks: one of --stocks"),
     "two choices": (["--stocks", "AAA", "--all"], "say which stocks"),
@@ -138,6 +141,18 @@ def test_an_import_stores_bars_and_makes_them_usable(
     assert told.code == 0
     assert "NONE: 60 bars" in told
     assert (home.market / "NONE.parquet").exists()
+
+
+def test_a_symbol_that_is_not_listed_is_taken_as_a_us_stock(
+    home: Home, retrain: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "NEW.csv"
+    made_bars(60, seed=9).to_csv(file, index=False)
+    told = retrain("import", str(file))
+    assert told.code == 0
+    assert "not in universe.yaml: taken as a US stock" in told
+    refused = retrain("run", "--stocks", "NEW", "--month", "2016-02", "--no-progress", *QUICK)
+    assert "NEW has no bar in 2016-02" in refused
 
 
 def test_a_refused_file_is_told_and_stops_no_other(

@@ -51,8 +51,14 @@ def test_names_are_found_by_alias_and_case(shipped: Universe) -> None:
 
 
 def test_an_unknown_name_gets_near_matches_and_the_lines_to_add(shipped: Universe) -> None:
-    with pytest.raises(BadInput, match=r"did you mean AAPL.*`- symbol: APPL`"):
+    with pytest.raises(BadInput, match=r"did you mean AAPL.*--symbol APPL`.*`- symbol: APPL`"):
         shipped.stock("APPL")
+
+
+def test_an_unlisted_symbol_with_bars_is_a_us_stock(shipped: Universe) -> None:
+    assert shipped.stock("orcl", stored=["ORCL"]).calendar == "XNYS"
+    assert select(shipped, ["ORCL"], stocks=["ORCL"]).symbols == ("ORCL",)
+    assert select(shipped, ["ORCL"], everything=True).symbols == ("ORCL",)
 
 
 def test_words_that_yaml_takes_for_values_are_symbols(tmp_path: Path) -> None:

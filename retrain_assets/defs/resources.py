@@ -39,7 +39,7 @@ class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own 
 
     def stock(self, symbol: str) -> Stock:
         """Calendar and overrides of a symbol, read anew so that an edit takes effect at once."""
-        return Universe.load(Path(self.universe)).stock(symbol)
+        return Universe.load(Path(self.universe)).stock(symbol, stored=[symbol])
 
 
 class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
