@@ -31,6 +31,8 @@ from retrain_assets.training.windows import cut_windows, normalise_windows
 
 CONTEXT, HORIZON = 448, 64
 """Shape of the pretraining windows: what a 512-bar base sees when it is retrained."""
+NORMALISED_ON = (448, 192)
+"""First bars whose statistics normalise a window; fewer let prices wander further from zero."""
 VALIDATION_BARS = 190
 """Last bars before the cut-off, kept for early stopping."""
 STRIDE = 16
@@ -54,9 +56,9 @@ NANO = Size(
         d_model=128,
         n_heads=4,
         ff_dim=256,
-        ffn_dropout_p=0.2,
+        ffn_dropout_p=0.0,
         attn_dropout_p=0.0,
-        resid_dropout_p=0.2,
+        resid_dropout_p=0.0,
         token_dropout_p=0.0,
         learn_te=True,
     ),
@@ -79,10 +81,10 @@ NANO = Size(
         group_size=5,
     ),
     tokenizer_fit=FitConfig(
-        epochs=16, effective_batch=16, learning_rate=1e-3, seed=1, patience=6, weight_decay=0.05
+        epochs=6, effective_batch=4, learning_rate=1e-3, seed=1, patience=6, weight_decay=0.05
     ),
     network_fit=FitConfig(
-        epochs=14, effective_batch=16, learning_rate=1e-3, seed=2, patience=4, weight_decay=0.1
+        epochs=5, effective_batch=8, learning_rate=1e-3, seed=2, patience=5, weight_decay=0.1
     ),
 )
 SIZES = {"nano": NANO}
@@ -126,9 +128,12 @@ def pretraining_windows(
 
 def _windows(bars: pd.DataFrame, windows: WindowRange) -> PretrainingData:
     cut = cut_windows(features(bars), windows).astype(np.float64)
-    values = normalise_windows(cut, context=windows.context).values.astype(np.float32)
+    values = [normalise_windows(cut, context=first).values for first in NORMALISED_ON]
     stamps = cut_windows(time_features(pd.DatetimeIndex(bars["session"])), windows)
-    return PretrainingData(torch.from_numpy(values), torch.from_numpy(stamps.astype(np.int64)))
+    return PretrainingData(
+        torch.from_numpy(np.concatenate(values).astype(np.float32)),
+        torch.from_numpy(np.concatenate([stamps] * len(values)).astype(np.int64)),
+    )
 
 
 def _joined(parts: list[PretrainingData]) -> PretrainingData:
@@ -268,6 +273,7 @@ def _fit_facts(config: FitConfig, result: FitResult) -> dict[str, Any]:
 
 
 def _card(name: str, facts: Mapping[str, Any]) -> str:
+    contexts = " or ".join(map(str, NORMALISED_ON))
     return "\n".join(
         [
             f"# {name}",
@@ -278,9 +284,10 @@ def _card(name: str, facts: Mapping[str, Any]) -> str:
             "",
             f"- Data: daily bars of {', '.join(facts['symbols'])} up to {facts['until']};",
             "  nothing later was read, so any month from 2022-01 on is out of sample.",
-            f"- Windows: {CONTEXT} context and {HORIZON} target bars, normalised on the context;",
-            f"  {facts['training_windows']} for training, {facts['validation_windows']} for early",
-            f"  stopping with targets in the last {VALIDATION_BARS} bars before the cut-off.",
+            f"- Windows: {CONTEXT} context and {HORIZON} target bars, normalised on their first",
+            f"  {contexts} bars: {facts['training_windows']} for training,",
+            f"  {facts['validation_windows']} for early stopping, with targets in the last",
+            f"  {VALIDATION_BARS} bars before the cut-off.",
             "- Made by `retrain pretrain kronos --size nano`; the same seeds, library versions,",
             "  number of threads and processor type give the same weights.",
             "- Seeds, epochs and losses (nats for the network, squared error in units of the",
