@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from retrain_assets import options as option
 from retrain_assets.errors import RetrainError
 from retrain_assets.home import DAGSTER_PAGE, ENVIRONMENT, MLFLOW_PAGE, Home
 
@@ -43,56 +44,24 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Stocks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stocks", metavar="SYMBOL...", help="These stocks; one without bars is an error."
-    ),
-]
-Priority = Annotated[bool, typer.Option("--priority", help="The universe's priority stocks.")]
-Everything = Annotated[bool, typer.Option("--all", help="Every stock of the universe.")]
-Month = Annotated[
-    str | None,
-    typer.Option(metavar="YYYY-MM", help="Month to train for; by default the last one complete."),
-]
-ModelType = Annotated[
-    str, typer.Option(metavar="FAMILY", help="A model family such as kronos, or both for all.")
-]
-HoldoutDays = Annotated[int, typer.Option(min=1, help="Sessions of one holdout forecast.")]
-PredictionLength = Annotated[
-    int | None, typer.Option(min=1, help="Bars to predict; by default 16 to 64, by bars stored.")
-]
-Base = Annotated[str | None, typer.Option(help="Base model, such as nano, mini, small or base.")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="Most optimizer steps of one adapter.")]
-EpochsScale = Annotated[float, typer.Option(help="Factor on the policy's epochs.")]
-NoExtended = Annotated[
-    bool, typer.Option("--no-extended-epochs", help="Leave out the policy's half more epochs.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of training and of sampled forecasts.")]
-WarmStart = Annotated[
-    bool, typer.Option("--warm-start", help="Start from the previous month's adapter.")
-]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]
-
 
 @app.command()
 def run(
-    stocks: Stocks = None,
-    priority: Priority = False,
-    everything: Everything = False,
-    month: Month = None,
-    model_type: ModelType = "both",
-    holdout_days: HoldoutDays = 7,
-    prediction_length: PredictionLength = None,
-    base: Base = None,
-    max_steps: MaxSteps = None,
-    epochs_scale: EpochsScale = 1.0,
-    no_extended_epochs: NoExtended = False,
-    seed: Seed = 0,
-    warm_start: WarmStart = False,
-    device: DeviceName = "auto",
-    no_progress: NoProgress = False,
+    stocks: option.Stocks = None,
+    priority: option.Priority = False,
+    everything: option.Everything = False,
+    month: option.Month = None,
+    model_type: option.ModelType = "both",
+    holdout_days: option.HoldoutDays = 7,
+    prediction_length: option.PredictionLength = None,
+    base: option.Base = None,
+    max_steps: option.MaxSteps = None,
+    epochs_scale: option.EpochsScale = 1.0,
+    no_extended_epochs: option.NoExtended = False,
+    seed: option.Seed = 0,
+    warm_start: option.WarmStart = False,
+    device: option.DeviceName = "auto",
+    no_progress: option.NoProgress = False,
 ) -> None:
     """Train adapters, compare them with the base and with naive, and print the result.
 
@@ -143,7 +112,7 @@ def run(
 
 
 @app.command()
-def demo(no_progress: NoProgress = False) -> None:
+def demo(no_progress: option.NoProgress = False) -> None:
     """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
@@ -251,7 +220,7 @@ def pretrain(
     until: Annotated[
         dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Last session that may be used.")
     ] = dt.datetime(2020, 6, 30),
-    stocks: Stocks = None,
+    stocks: option.Stocks = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the base; by default the checkpoints folder.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,12 @@ class Finished:
     files: list[Path]
 
 
-def ran(home: Home, *symbols: str, month: str = MONTH) -> dict[str, runs.Outcome]:
+def ran(
+    home: Home, *symbols: str, month: str = MONTH, options: runs.Options = QUICK
+) -> dict[str, runs.Outcome]:
     with dg.DagsterInstance.get() as instance:
         defs = build_definitions(home, device="cpu")
-        return {o.symbol: o for o in runs.run_stocks(defs, instance, symbols, month, QUICK)}
+        return {o.symbol: o for o in runs.run_stocks(defs, instance, symbols, month, options)}
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,28 @@ def test_the_instance_knows_every_partition_check_and_version(finished: Finished
         )
         passed = {e.dagster_event.event_specific_data.check_name for e in checks}
         assert passed == {"bars_are_valid", "adapter_reloads"}
+
+
+def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) -> None:
+    shutil.copytree(finished.home.assets, home.assets)
+    stale = home.results / "comparison_results" / MONTH / "comparison_summary_h64.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
+    with dg.DagsterInstance.get() as instance:
+        runs.register_stocks(instance, ["AAA"])
+        (file,) = runs.summarise(build_definitions(home), instance, MONTH, {})
+    assert set(json.loads(file.read_text())["results"]) == {"AAA"}
+    assert list(stale.parent.glob("*.json")) == [file]
+
+
+def test_a_warm_start_begins_with_the_previous_months_adapter(
+    finished: Finished, home: Home
+) -> None:
+    shutil.copytree(finished.home.models, home.models)
+    (outcome,) = ran(home, "AAA", month="2023-09", options=replace(QUICK, warm_start=True)).values()
+    assert outcome.error is None
+    record = adapter(home, "AAA", "2023-09")
+    assert record["metrics"]["warm_start"] == adapter(finished.home, "AAA")["folder"]
 
 
 def unmeasured(value: Any) -> Any:

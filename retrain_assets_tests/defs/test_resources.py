@@ -1,0 +1,79 @@
+"""The device is held by one at a time, bad settings are told, and the plot is a picture."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrain_assets.defs.plots import loss_curve
+from retrain_assets.defs.resources import Device, build_resources
+from retrain_assets.errors import BadInput
+from retrain_assets.home import Home
+
+
+def test_a_device_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    device = Device(device="cpu", threads=1, locks=str(tmp_path))
+    order: list[str] = []
+
+    def second() -> None:
+        with device.lease():
+            order.append("second")
+
+    with device.lease() as name:
+        assert name == "cpu"
+        other = threading.Thread(target=second)
+        other.start()
+        time.sleep(0.5)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_failing_holder_gives_the_device_back(tmp_path: Path) -> None:
+    device = Device(device="cpu", threads=1, locks=str(tmp_path))
+    with pytest.raises(ValueError, match="in the block"), device.lease():
+        raise ValueError("in the block")
+    with device.lease() as name:
+        assert name == "cpu"
+
+
+def test_a_lease_fixes_the_threads(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        with Device(device="cpu", threads=3, locks=str(tmp_path)).lease():
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with (
+        pytest.raises(BadInput, match=rf"no device '{absent}' here: choose auto, .*cpu"),
+        Device(device=absent, threads=1, locks=str(tmp_path)).lease(),
+    ):
+        pytest.fail("it was leased")
+
+
+@pytest.mark.parametrize("threads", ["0", "two", "-1"])
+def test_threads_that_are_no_number_are_told(
+    threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIN_THREADS", threads)
+    with pytest.raises(BadInput, match="RETRAIN_THREADS is"):
+        build_resources(Home(tmp_path))
+
+
+def test_the_loss_curve_is_an_svg_picture() -> None:
+    steps = [{"loss": 2.0 - 0.1 * step} for step in range(8)]
+    markdown = loss_curve({"step_losses": steps, "validations": [{"loss": 2.0}, {"loss": 1.5}]})
+    head, encoded = markdown.split("base64,")
+    assert head == "![losses](data:image/svg+xml;"
+    root = ET.fromstring(base64.b64decode(encoded.removesuffix(")")))
+    assert root.tag.endswith("svg")
