@@ -274,9 +274,15 @@ def env() -> None:
 
 
 def _console() -> Console:
-    """Standard output; wide enough for the table where no terminal says how wide it is."""
+    """Standard output; wide enough for the table where no terminal says how wide it is.
+
+    A terminal is written to through a descriptor of its own, because Dagster turns the usual one
+    into a log file while a run is under way.
+    """
+    if sys.stdout.isatty():
+        return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 110))
+    return Console(width=max(console.width, 110))
 
 
 def _opened() -> tuple[Home, Universe]:
@@ -320,7 +326,7 @@ def _run_and_show(
     options.check(home)
     # MLflow and its database migrations would otherwise talk into the progress display.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    console.print(f"{len(symbols)} stocks, {caption}", highlight=False)
+    console.print(f"{', '.join(symbols)}: {caption}", highlight=False)
     outcomes = []
     assets = runs.asset_order(options)
     view = ProgressView(Console(quiet=True) if quiet else console, symbols, assets)

@@ -10,6 +10,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from retrain_assets.defs.progress import LOGGER, Step
 from retrain_assets.evaluation.report import render_table
@@ -26,14 +27,18 @@ class ProgressView(logging.Handler):
 
     def __init__(self, console: Console, symbols: Sequence[str], assets: Sequence[str]) -> None:
         super().__init__()
+        # Asked once: while a run is under way Dagster puts a log file in the terminal's place.
+        self._live = console.is_terminal
         self._console, self._assets = console, list(assets)
         self._bars = Progress(
             TextColumn("{task.description:<6}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn(
+                "{task.fields[now]}", table_column=Column(no_wrap=True, overflow="ellipsis")
+            ),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._live,
         )
         self._tasks: dict[str, TaskID] = {
             symbol: self._bars.add_task(symbol, total=len(assets), start=False, now="waiting")
@@ -59,7 +64,7 @@ class ProgressView(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one step."""
         step: Step = record.__dict__["step"]
-        if not self._console.is_terminal:
+        if not self._live:
             if not step.minor:
                 self._line(step.symbol, f"{step.asset}: {step.message}")
         elif step.symbol in self._tasks:
@@ -73,7 +78,7 @@ class ProgressView(logging.Handler):
     def finish(self, outcome: Outcome) -> None:
         """Say that a stock is done."""
         now = "failed" if outcome.record is None else f"done, winner: {outcome.record['winner']}"
-        if self._console.is_terminal:
+        if self._live:
             task = self._tasks[outcome.symbol]
             self._bars.update(task, completed=len(self._assets), now=now)
             self._bars.stop_task(task)
