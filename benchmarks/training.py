@@ -12,12 +12,11 @@ table also has bf16 autocast and the share of the card's own measured bf16 matmu
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -130,37 +129,23 @@ def step_flops(module: nn.Module, tokens: int) -> float:
     return 4.0 * weights * tokens
 
 
-class PeakMemory:
-    """Peak memory above the start, in MB: the device's own count, or sampled resident memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.peak = device, 0.0
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.start = torch.cuda.memory_allocated(self.device) / 1e6
-            return self
-        self.start, self.done = _resident_mb(), threading.Event()
-        self.sampler = threading.Thread(target=self._sample)
-        self.sampler.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(self.device) / 1e6 - self.start
-            return
-        self.done.set()
-        self.sampler.join()
-
-    def _sample(self) -> None:
-        while not self.done.wait(0.002):
-            self.peak = max(self.peak, _resident_mb() - self.start)
-
-
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+def peak_memory_mb(step: Callable[[], None], device: torch.device) -> float:
+    """Most memory torch held at once during a step beyond what it held before, in MB."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    # Resident memory would count what the allocator keeps from the side measured before.
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
+        step()
+    results = profiler.profiler
+    assert results is not None
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(itertools.accumulate(changes, initial=0)) / 1e6
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
@@ -186,9 +171,8 @@ def matmul_rate(device: torch.device) -> float:
 def measure(sides: list[Side], steps: int, device: torch.device) -> None:
     """Warm every side up once, then let them alternate."""
     for side in sides:
-        with PeakMemory(device) as memory:
-            side.step()
-        side.peak_mb = memory.peak
+        side.step()
+        side.peak_mb = peak_memory_mb(side.step, device)
     for _ in range(steps):
         for side in sides:
             side.seconds.append(timed(side.step, device))
