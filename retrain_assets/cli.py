@@ -33,6 +33,7 @@ NOT_EXTENDED = 1 / 1.5
 DEMO_SYMBOLS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 DEMO_MONTH = "2023-08"
 DEMO_STEPS = 150
+DEMO_CONTEXT = 256
 
 app = typer.Typer(
     name="retrain",
@@ -55,6 +56,7 @@ def run(
     holdout_days: option.HoldoutDays = 7,
     prediction_length: option.PredictionLength = None,
     base: option.Base = None,
+    context_length: option.ContextLength = None,
     max_steps: option.MaxSteps = None,
     epochs_scale: option.EpochsScale = 1.0,
     no_extended_epochs: option.NoExtended = False,
@@ -90,6 +92,7 @@ def run(
         holdout_days=holdout_days,
         prediction_length=prediction_length,
         base=base,
+        context_length=context_length,
         max_steps=max_steps,
         epochs_scale=epochs_scale * (NOT_EXTENDED if no_extended_epochs else 1.0),
         seed=seed,
@@ -116,7 +119,8 @@ def demo(no_progress: option.NoProgress = False) -> None:
     """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
-    --model-type kronos --max-steps 150 --device cpu`. The nano base exists to run the system
+    --model-type kronos --context-length 256 --max-steps 150 --device cpu`: the policy itself would
+    look back on 448 bars and take up to 3,500 steps. The nano base exists to run the system
     offline; its forecasts are not for trading.
     """
     from retrain_assets.runs import Options
@@ -127,8 +131,16 @@ def demo(no_progress: option.NoProgress = False) -> None:
         home,
         DEMO_SYMBOLS,
         DEMO_MONTH,
-        Options(families=("kronos",), base="nano", max_steps=DEMO_STEPS),
-        caption=f"demo preset: month {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, CPU",
+        Options(
+            families=("kronos",),
+            base="nano",
+            context_length=DEMO_CONTEXT,
+            max_steps=DEMO_STEPS,
+        ),
+        caption=(
+            f"demo preset: month {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, "
+            f"context {DEMO_CONTEXT}, CPU"
+        ),
         device="cpu",
         quiet=no_progress,
     )

@@ -28,6 +28,10 @@ PredictionLength = Annotated[
     int | None, typer.Option(min=1, help="Bars to predict; by default 16 to 64, by bars stored.")
 ]
 Base = Annotated[str | None, typer.Option(help="Base model, such as nano, mini, small or base.")]
+ContextLength = Annotated[
+    int | None,
+    typer.Option(min=128, help="Bars to look back on; by default 256 to 1024, by bars stored."),
+]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Most optimizer steps of one adapter.")]
 EpochsScale = Annotated[float, typer.Option(help="Factor on the policy's epochs.")]
 NoExtended = Annotated[

@@ -38,13 +38,14 @@ class Options:
     """How a run departs from the policy and the universe file; None leaves the choice to them.
 
     families: model families to train and compare. epochs_scale: factor on the policy's epochs.
-    max_steps: most optimizer steps of one adapter.
+    context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
     """
 
     families: tuple[str, ...]
     holdout_days: int = 7
     prediction_length: int | None = None
     base: str | None = None
+    context_length: int | None = None
     max_steps: int | None = None
     epochs_scale: float = 1.0
     seed: int = 0
@@ -63,6 +64,7 @@ class Options:
         adapter = {
             "base": self.base,
             "epochs_scale": self.epochs_scale,
+            "context_length": self.context_length,
             "max_steps": self.max_steps,
             "seed": self.seed,
             "warm_start": self.warm_start,

@@ -32,6 +32,9 @@ class AdapterConfig(dg.Config):
 
     base: str | None = Field(None, description="Base model; by default the family's own.")
     epochs_scale: float = Field(1.0, gt=0, description="Factor on the policy's epochs.")
+    context_length: int | None = Field(
+        None, ge=128, description="Bars to look back on, in place of the policy's."
+    )
     max_steps: int | None = Field(None, ge=1, description="Most optimizer steps to take.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
     warm_start: bool = Field(
@@ -117,6 +120,8 @@ def _prepared(
         )
     count, base = len(view.bars), config.base or family.default_base
     limits = family.limits(base, checkpoints=models.bases)
+    if config.context_length is not None:
+        overrides = dataclasses.replace(overrides, context_length=config.context_length)
     if baseline["horizon"] != policy.prediction_length(count, overrides):
         overrides = dataclasses.replace(overrides, prediction_length=baseline["horizon"])
     plan = policy.plan(
