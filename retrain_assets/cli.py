@@ -34,6 +34,7 @@ DEMO_SYMBOLS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 DEMO_MONTH = "2023-08"
 DEMO_STEPS = 150
 DEMO_CONTEXT = 256
+DEMO_JOBS = 2
 
 app = typer.Typer(
     name="retrain",
@@ -63,6 +64,7 @@ def run(
     seed: option.Seed = 0,
     warm_start: option.WarmStart = False,
     device: option.DeviceName = "auto",
+    jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
 ) -> None:
     """Train adapters, compare them with the base and with naive, and print the result.
@@ -110,6 +112,7 @@ def run(
         options,
         caption=f"month {asked}, seed {seed}",
         device=device,
+        jobs=jobs,
         quiet=no_progress,
     )
 
@@ -119,9 +122,9 @@ def demo(no_progress: option.NoProgress = False) -> None:
     """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
-    --model-type kronos --context-length 256 --max-steps 150 --device cpu`: the policy itself would
-    look back on 448 bars and take up to 3,500 steps. The nano base exists to run the system
-    offline; its forecasts are not for trading.
+    --model-type kronos --context-length 256 --max-steps 150 --device cpu --jobs 2`: the policy
+    itself would look back on 448 bars and take up to 3,500 steps. The nano base exists to run the
+    system offline; its forecasts are not for trading.
     """
     from retrain_assets.runs import Options
 
@@ -142,6 +145,7 @@ def demo(no_progress: option.NoProgress = False) -> None:
             f"context {DEMO_CONTEXT}, CPU"
         ),
         device="cpu",
+        jobs=DEMO_JOBS,
         quiet=no_progress,
     )
 
@@ -328,12 +332,14 @@ def _run_and_show(
     *,
     caption: str,
     device: str,
+    jobs: int,
     quiet: bool,
 ) -> None:
     """Run the stocks with progress, write the month's summary, print all; exit 1 on a failure."""
     from retrain_assets import runs
     from retrain_assets.definitions import build_definitions
     from retrain_assets.display import ProgressView, show_results
+    from retrain_assets.workers import run_side_by_side
 
     options.check(home)
     # MLflow and its database migrations would otherwise talk into the progress display.
@@ -346,12 +352,20 @@ def _run_and_show(
         defs = build_definitions(home, device=device)
         try:
             with view:
-                for outcome in runs.run_stocks(defs, instance, symbols, month, options):
+                outcomes_as_they_come = (
+                    runs.run_stocks(defs, instance, symbols, month, options)
+                    if jobs == 1
+                    else run_side_by_side(
+                        home.root, symbols, month, options, device=device, jobs=jobs, listener=view
+                    )
+                )
+                for outcome in outcomes_as_they_come:
                     view.finish(outcome)
                     outcomes.append(outcome)
         except KeyboardInterrupt:
             console.print("Interrupted: the same command goes on where training stopped.")
             raise typer.Exit(130) from None
+        outcomes.sort(key=lambda outcome: symbols.index(outcome.symbol))
         failed = {outcome.symbol: outcome.error for outcome in outcomes if outcome.error}
         files = runs.summarise(defs, instance, month, failed)
     show_results(console, outcomes, files, caption)

@@ -42,4 +42,7 @@ WarmStart = Annotated[
     bool, typer.Option("--warm-start", help="Start from the previous month's adapter.")
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Stocks to run at a time, each in a process of its own.")
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]

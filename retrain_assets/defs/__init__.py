@@ -14,6 +14,6 @@ import dagster as dg
 warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
 warnings.filterwarnings("ignore", "Parameter `data_version`", dg.BetaWarning)
 
-# Read when torch loads its thread pool, which happens later. Threads that spin while they wait cost
-# a factor of ten as soon as another process wants the same core.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads its thread pool, which happens later. Threads that spin long while they wait
+# cost a factor of ten as soon as another process wants the same core.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")

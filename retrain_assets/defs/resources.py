@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from retrain_assets.training.adapters import ModelStore
 
-THREADS = 2
-"""CPU threads by default: as many as the smallest machine that is reckoned with has cores."""
+THREADS = 1
+"""CPU threads by default: a second stock at the same time gains more than a second thread."""
 
 
 class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
@@ -61,7 +61,7 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
 
 class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
-    """Where models run: one holder at a time for each device of this machine."""
+    """Where models run: one holder at a time for each card, on the CPU one for each core or so."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     threads: int = Field(
@@ -79,15 +79,21 @@ class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         from filelock import FileLock
 
         torch.set_num_threads(self.threads)
-        names = self._allowed()
+        places = [place for name in self._allowed() for place in self._places(name)]
         Path(self.locks).mkdir(parents=True, exist_ok=True)
-        name, lock = _first_free(
-            {name: FileLock(Path(self.locks) / name.replace(":", "-")) for name in names}
+        place, lock = _first_free(
+            {place: FileLock(Path(self.locks) / place.replace(":", "-")) for place in places}
         )
         try:
-            yield name
+            yield "cpu" if place.startswith("cpu") else place
         finally:
             lock.release()
+
+    def _places(self, name: str) -> list[str]:
+        """What may be held of a device: a card whole, the CPU as often as its threads fit."""
+        if name != "cpu":
+            return [name]
+        return [f"cpu-{i}" for i in range(max(1, (os.cpu_count() or 1) // self.threads))]
 
     def _allowed(self) -> list[str]:
         import torch

@@ -247,6 +247,8 @@ def prepare(
     bound on optimizer steps beside the plan's epochs. warm_start: an earlier adapter of the
     same base to start from. Raises BadInput or CheckpointError.
     """
+    import torch
+
     from retrain_assets.market.bars import content_hash
 
     if len(bars) != split.n_bars:
@@ -273,6 +275,8 @@ def prepare(
         "max_steps": max_steps,
         "warm_start": warm_start.digest if warm_start else None,
         "versions": library_versions(),
+        # Sums on the CPU are split among the threads, so another number may round otherwise.
+        "threads": torch.get_num_threads(),
     }
     text = json.dumps(determines, sort_keys=True)
     return AdapterTraining(

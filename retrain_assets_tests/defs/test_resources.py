@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -18,7 +20,7 @@ from retrain_assets.home import Home
 
 
 def test_a_device_has_one_holder_at_a_time(tmp_path: Path) -> None:
-    device = Device(device="cpu", threads=1, locks=str(tmp_path))
+    device = Device(device="cpu", threads=os.cpu_count() or 1, locks=str(tmp_path))
     order: list[str] = []
 
     def second() -> None:
@@ -33,6 +35,13 @@ def test_a_device_has_one_holder_at_a_time(tmp_path: Path) -> None:
         order.append("first")
     other.join(10)
     assert order == ["first", "second"]
+
+
+def test_the_cpu_has_room_for_as_many_holders_as_its_threads_fit(tmp_path: Path) -> None:
+    device = Device(device="cpu", threads=1, locks=str(tmp_path))
+    with contextlib.ExitStack() as held:
+        names = [held.enter_context(device.lease()) for _ in range(os.cpu_count() or 1)]
+    assert set(names) == {"cpu"}
 
 
 def test_a_failing_holder_gives_the_device_back(tmp_path: Path) -> None:
