@@ -378,30 +378,11 @@ def _become(module: str, arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
-def spread_lists(arguments: Sequence[str], flag: str = "--stocks") -> list[str]:
-    """Let one flag take several values: `--stocks A B` becomes `--stocks A --stocks B`.
-
-    Values may also be joined by commas.
-    """
-    spread: list[str] = []
-    taking = False
-    for argument in arguments:
-        value = argument.removeprefix(f"{flag}=")
-        if value == argument and argument.startswith("-"):
-            taking = argument == flag
-            spread += [] if taking else [argument]
-            continue
-        taking = taking or value != argument
-        parts = [part for part in value.split(",") if part] if taking else []
-        spread += [word for part in parts for word in (flag, part)] if taking else [argument]
-    return spread
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors of the input end with their message and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(spread_lists(given))
+        app(option.spread_lists(given))
     except RetrainError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -46,3 +47,22 @@ Jobs = Annotated[
     int, typer.Option(min=1, help="Stocks to run at a time, each in a process of its own.")
 ]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]
+
+
+def spread_lists(arguments: Sequence[str], flag: str = "--stocks") -> list[str]:
+    """Let one flag take several values: `--stocks A B` becomes `--stocks A --stocks B`.
+
+    Values may also be joined by commas.
+    """
+    spread: list[str] = []
+    taking = False
+    for argument in arguments:
+        value = argument.removeprefix(f"{flag}=")
+        if value == argument and argument.startswith("-"):
+            taking = argument == flag
+            spread += [] if taking else [argument]
+            continue
+        taking = taking or value != argument
+        parts = [part for part in value.split(",") if part] if taking else []
+        spread += [word for part in parts for word in (flag, part)] if taking else [argument]
+    return spread

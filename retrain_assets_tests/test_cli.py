@@ -45,12 +45,12 @@ def retrain(capsys: pytest.CaptureFixture[str]) -> Any:
 
 def test_several_values_may_follow_one_flag() -> None:
     spread = ["run", "--stocks", "A", "--stocks", "B", "--month", "2023-08"]
-    assert cli.spread_lists(["run", "--stocks", "A", "B", "--month", "2023-08"]) == spread
-    assert cli.spread_lists(["run", "--stocks", "A,B", "--month", "2023-08"]) == spread
-    assert cli.spread_lists(["run", "--stocks=A", "B", "--month", "2023-08"]) == spread
-    assert cli.spread_lists(spread) == spread
+    assert options.spread_lists(["run", "--stocks", "A", "B", "--month", "2023-08"]) == spread
+    assert options.spread_lists(["run", "--stocks", "A,B", "--month", "2023-08"]) == spread
+    assert options.spread_lists(["run", "--stocks=A", "B", "--month", "2023-08"]) == spread
+    assert options.spread_lists(spread) == spread
     files = ["import", "a.csv", "b.csv", "--symbol", "SPY"]
-    assert cli.spread_lists(files) == files
+    assert options.spread_lists(files) == files
 
 
 def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any) -> None:
