@@ -1,19 +1,21 @@
 """Several stocks at a time: each slot is a process that runs one stock after the other.
 
 Small models do not gain from a second CPU thread what a second stock gains from a second core.
-Progress comes back through a queue, so the caller's listeners see what they see for one process.
+Progress comes back through a pipe, so the caller's listeners see what they see for one process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import multiprocessing
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.queues import Queue
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,54 @@ if TYPE_CHECKING:
 
 _definitions: dg.Definitions
 """Set once in every worker process, by `_start`."""
+
+
+class Slot:
+    """One process that runs one stock at a time, and the thread that passes its progress on.
+
+    The two share a pipe and no lock: a process that is killed leaves nobody waiting.
+    """
+
+    def __init__(self, home: Path, device: str, listener: logging.Handler) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._reader, writer = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, _start, (writer, home, device))
+        self._listener, self._closed = listener, threading.Event()
+        self._relay = threading.Thread(target=self._pass_on, daemon=True)
+        self._relay.start()
+
+    def submit(self, symbol: str, month: str, options: Options) -> Future[Outcome]:
+        """Run a stock in the process."""
+        return self._pool.submit(_run_one, symbol, month, options)
+
+    def close(self) -> None:
+        """Let the process end and pass on what it still had to tell."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed.set()
+        self._relay.join()
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                if self._reader.poll(0.1):
+                    self._show(self._reader.recv())
+                elif self._closed.is_set():
+                    return
+
+    def _show(self, record: logging.LogRecord) -> None:
+        try:
+            self._listener.handle(record)
+        except Exception:
+            # As everywhere in logging: a display that fails is reported and stops nobody. If this
+            # thread ended, the pipe would fill and the process would wait for ever.
+            self._listener.handleError(record)
+
+
+class _PipeHandler(logging.handlers.QueueHandler):
+    """Sends records through a pipe; `prepare` of the parent class makes them fit to travel."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.send(record)  # type: ignore[attr-defined]  # a pipe stands in for the queue
 
 
 def run_side_by_side(
@@ -42,30 +92,21 @@ def run_side_by_side(
     home: the data folder. listener: receives the progress records of all processes. A process
     that dies costs the stock it was running, whose next run goes on from its last checkpoint.
     """
-    context = multiprocessing.get_context("spawn")
-    queue: Queue[logging.LogRecord] = context.Queue()
-    relay = logging.handlers.QueueListener(queue, listener)
-
-    def new_slot() -> ProcessPoolExecutor:
-        # One process a pool: when it dies, no other stock's process is given up with it.
-        return ProcessPoolExecutor(1, context, _start, (queue, home, device))
-
-    waiting, running = deque(symbols), dict[Future[Outcome], tuple[str, ProcessPoolExecutor]]()
-    idle = [new_slot() for _ in range(min(jobs, len(symbols)))]
-    relay.start()
+    waiting, running = deque(symbols), dict[Future[Outcome], tuple[str, Slot]]()
+    idle = [Slot(home, device, listener) for _ in range(min(jobs, len(symbols)))]
     try:
         while waiting or running:
             while waiting and idle:
                 symbol, slot = waiting.popleft(), idle.pop()
-                running[slot.submit(_run_one, symbol, month, options)] = (symbol, slot)
+                running[slot.submit(symbol, month, options)] = (symbol, slot)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 symbol, slot = running.pop(future)
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    slot.shutdown()
-                    slot = new_slot()
+                    slot.close()
+                    slot = Slot(home, device, listener)
                     outcome = Outcome(
                         symbol, "", error="its process died: run it again, training goes on"
                     )
@@ -73,19 +114,18 @@ def run_side_by_side(
                 yield outcome
     finally:
         for slot in (*idle, *(slot for _, slot in running.values())):
-            slot.shutdown(wait=False, cancel_futures=True)
-        relay.stop()
+            slot.close()
 
 
-def _start(queue: Queue[logging.LogRecord], home: Path, device: str) -> None:
-    """Set up a worker process: progress goes to the queue, definitions are built once."""
+def _start(writer: Connection, home: Path, device: str) -> None:
+    """Set up a worker process: progress goes into the pipe, definitions are built once."""
     from retrain_assets.definitions import build_definitions
     from retrain_assets.home import Home
 
     global _definitions
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    LOGGER.addHandler(logging.handlers.QueueHandler(queue))
+    LOGGER.addHandler(_PipeHandler(writer))  # type: ignore[arg-type]  # see `enqueue`
     _definitions = build_definitions(Home(home), device=device)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from retrain_assets import cli
+from retrain_assets import cli, options
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
 from retrain_assets_tests.installed import MONTH, made_bars
 

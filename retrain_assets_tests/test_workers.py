@@ -1,0 +1,87 @@
+"""Stocks side by side: the same results as one after the other, and one death costs one stock."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+
+import pytest
+
+from retrain_assets.defs.progress import LOGGER
+from retrain_assets.files import read_json
+from retrain_assets.home import Home
+from retrain_assets.runs import Options
+from retrain_assets.workers import run_side_by_side
+from retrain_assets_tests.installed import MONTH
+from retrain_assets_tests.test_runs import QUICK, ran
+
+
+class Seen(logging.Handler):
+    """Keeps the progress it is sent; may act on each record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        step = record.__dict__["step"]
+        self.steps.append((step.symbol, step.asset))
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(home: Home) -> None:
+    alone = ran(home, "AAA", "SHORT", "BBB")
+    digests = {
+        symbol: read_json(home.assets / "kronos_adapter" / MONTH / f"{symbol}.json")["digest"]
+        for symbol in ("AAA", "BBB")
+    }
+    seen = Seen()
+    outcomes = {
+        outcome.symbol: outcome
+        for outcome in run_side_by_side(
+            home.root, ["AAA", "SHORT", "BBB"], MONTH, QUICK, device="cpu", jobs=2, listener=seen
+        )
+    }
+    assert set(outcomes) == {"AAA", "SHORT", "BBB"}
+    assert outcomes["SHORT"].error == alone["SHORT"].error
+    for symbol, digest in digests.items():
+        assert outcomes[symbol].error is None
+        record, before = outcomes[symbol].record, alone[symbol].record
+        assert record is not None
+        assert before is not None
+        assert record["scores"] == before["scores"]
+        stored = read_json(home.assets / "kronos_adapter" / MONTH / f"{symbol}.json")
+        assert stored["digest"] == digest
+        assert outcomes[symbol].run_id != alone[symbol].run_id
+    assert {("AAA", "comparison"), ("BBB", "kronos_adapter")} <= set(seen.steps)
+    assert not LOGGER.handlers
+
+
+@pytest.mark.long
+def test_a_process_that_dies_costs_the_stock_it_was_running(home: Home) -> None:
+    class Killing(Seen):
+        done = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            if not self.done and self.steps[-1] == ("AAA", "kronos_adapter"):
+                self.done = True
+                children = subprocess.run(
+                    ["ps", "-o", "pid=", "-o", "args=", "--ppid", str(os.getpid())],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout.splitlines()
+                (worker,) = [int(c.split()[0]) for c in children if "spawn_main" in c]
+                os.kill(worker, signal.SIGKILL)
+
+    slow = Options(families=("kronos",), base="tiny", max_steps=400)
+    outcomes = {
+        outcome.symbol: outcome
+        for outcome in run_side_by_side(
+            home.root, ["AAA", "BBB"], MONTH, slow, device="cpu", jobs=1, listener=Killing()
+        )
+    }
+    assert "its process died" in (outcomes["AAA"].error or "")
+    assert outcomes["BBB"].error is None
