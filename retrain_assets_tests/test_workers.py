@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
+import multiprocessing
 
 import pytest
 
@@ -67,14 +65,8 @@ def test_a_process_that_dies_costs_the_stock_it_was_running(home: Home) -> None:
             super().emit(record)
             if not self.done and self.steps[-1] == ("AAA", "kronos_adapter"):
                 self.done = True
-                children = subprocess.run(
-                    ["ps", "-o", "pid=", "-o", "args=", "--ppid", str(os.getpid())],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                ).stdout.splitlines()
-                (worker,) = [int(c.split()[0]) for c in children if "spawn_main" in c]
-                os.kill(worker, signal.SIGKILL)
+                (worker,) = multiprocessing.active_children()
+                worker.kill()
 
     slow = Options(families=("kronos",), base="tiny", max_steps=400)
     outcomes = {
