@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Settings = Mapping[str, float | int | bool | None]
 """Inference parameters of one forecast by name, for instance `{"temperature": 0.6}`."""
 
+SearchSpace = Mapping[str, Sequence[float | int | bool | None]]
+"""Values to try by the name of the setting; None turns a setting off."""
+
 
 @dataclass(frozen=True)
 class ModelLimits:
@@ -89,6 +92,21 @@ class Forecast:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SettingTraits:
+    """What a setting comes down to, so that a search computes nothing twice.
+
+    same: equal for settings that give the same forecast.
+    shared: equal for settings that are served by one computation, the most expensive of them
+        (Kronos: the paths of fewer samples are the first paths of more).
+    cost: what one forecast costs, in a unit of the family's own (Kronos: paths).
+    """
+
+    same: tuple[float | int | bool | str | None, ...]
+    shared: tuple[float | int | bool | str | None, ...]
+    cost: int
+
+
 QUANTILE_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Levels every family reports: the median and the bounds of the 50 % and 80 % intervals."""
 
@@ -97,6 +115,10 @@ class Forecaster(Protocol):
     """Anything that forecasts closes: naive, a base model, a base model with an adapter."""
 
     name: str
+
+    def traits(self, settings: Settings) -> SettingTraits:
+        """What these settings come down to. Raises BadInput naming a field out of range."""
+        ...
 
     def forecast(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
@@ -186,6 +208,11 @@ class ModelFamily(Protocol):
         """The settings its authors published for forecasting."""
         ...
 
+    @property
+    def search_space(self) -> SearchSpace:
+        """The values that a search tries by default: the retraining guide's grid."""
+        ...
+
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Window limits of a base without loading its weights. Raises BadInput if unknown."""
         ...
@@ -210,8 +237,13 @@ class ModelFamily(Protocol):
         """Windows of `bars` as batches and the named loss (huber, heteroscedastic, mse)."""
         ...
 
-    def forecaster(self, model: LoadedModel, *, name: str) -> Forecaster:
-        """The model as a forecaster called `name` in tables."""
+    def forecaster(
+        self, model: LoadedModel, *, name: str, options: Mapping[str, Any] | None = None
+    ) -> Forecaster:
+        """The model as a forecaster called `name` in tables.
+
+        options: the family's own ways to compute, by name; BadInput lists them if one is unknown.
+        """
         ...
 
     def pretrain(

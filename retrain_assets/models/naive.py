@@ -14,13 +14,25 @@ import numpy as np
 import pandas as pd
 
 from retrain_assets.errors import BadInput
-from retrain_assets.models.forecaster import QUANTILE_LEVELS, Forecast, Settings, Window
+from retrain_assets.models.forecaster import (
+    QUANTILE_LEVELS,
+    Forecast,
+    Settings,
+    SettingTraits,
+    Window,
+)
 
 
 class NaiveForecaster:
     """Forecasts that nothing changes; has no settings and draws nothing."""
 
     name = "naive"
+
+    def traits(self, settings: Settings) -> SettingTraits:
+        """Naive has no settings, so there is one forecast. Raises BadInput for any setting."""
+        if settings:
+            raise BadInput(f"naive has no settings, but was given {', '.join(sorted(settings))}")
+        return SettingTraits(same=(), shared=(), cost=1)
 
     def forecast(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
@@ -31,9 +43,8 @@ class NaiveForecaster:
         exp(z(level) x s x sqrt(step)). Raises BadInput for any setting.
         """
         start = time.perf_counter()
-        unknown = sorted({name for setting in settings for name in setting})
-        if unknown:
-            raise BadInput(f"naive has no settings, but was given {', '.join(unknown)}")
+        for setting in settings:
+            self.traits(setting)
         last = np.array([window.origin_close for window in windows])
         steps = np.arange(1, len(windows[0].future_sessions) + 1)
         spread = np.array([_step_size(window) for window in windows])

@@ -14,6 +14,7 @@ from retrain_assets.models.forecaster import (
     Forecast,
     ModelLimits,
     Settings,
+    SettingTraits,
     Window,
 )
 from retrain_assets.models.naive import NaiveForecaster
@@ -27,6 +28,9 @@ class PathForecaster:
     def __init__(self, name: str, path: PathOf) -> None:
         self.name = name
         self.path = path
+
+    def traits(self, settings: Settings) -> SettingTraits:
+        return SettingTraits(same=(), shared=(), cost=1)
 
     def forecast(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import (
     Forecaster,
     LoadedModel,
     ModelLimits,
+    SearchSpace,
     Settings,
     TrainingTask,
     WindowRange,
@@ -35,6 +37,16 @@ class KronosFamily:
     def default_settings(self) -> Settings:
         """The paper's settings for price forecasting (arXiv:2508.02739); no top_k is used."""
         return {"temperature": 0.6, "top_k": None, "top_p": 0.9, "num_samples": 10}
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The guide's grid: 192 combinations, of which 48 decide paths and 4 say how many."""
+        return {
+            "num_samples": (5, 10, 20, 50),
+            "temperature": (0.5, 0.7, 1.0, 1.2),
+            "top_k": (20, 50, None),
+            "top_p": (0.8, 0.9, 0.95, None),
+        }
 
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Longest window of a base, without loading it. Raises BadInput if it is unknown."""
@@ -76,11 +88,20 @@ class KronosFamily:
 
         return KronosTrainingTask(model, bars, train=train, validation=validation, loss=loss)
 
-    def forecaster(self, model: LoadedModel, *, name: str) -> Forecaster:
-        """The model, with its adapter if it carries one, as a forecaster called `name`."""
+    def forecaster(
+        self, model: LoadedModel, *, name: str, options: Mapping[str, Any] | None = None
+    ) -> Forecaster:
+        """The model, with its adapter if it carries one, as a forecaster called `name`.
+
+        options: `compat` and `row_budget` of `KronosForecaster`. Raises BadInput for others.
+        """
         from retrain_assets.models.kronos.forecaster import KronosForecaster
 
-        return KronosForecaster(model, name=name)
+        given = dict(options or {})
+        unknown = sorted(set(given) - {"compat", "row_budget"})
+        if unknown:
+            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use compat, row_budget")
+        return KronosForecaster(model, name=name, **given)
 
     def pretrain(
         self,

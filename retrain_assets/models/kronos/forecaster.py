@@ -18,6 +18,7 @@ from retrain_assets.models.forecaster import (
     Forecast,
     LoadedModel,
     Settings,
+    SettingTraits,
     Window,
 )
 from retrain_assets.models.kronos.network import KronosNetwork
@@ -61,11 +62,19 @@ class KronosForecaster:
     ) -> None:
         if not isinstance(model.companion, KronosTokenizer):
             raise BadInput(f"{model.family}/{model.base} was loaded without its tokenizer")
+        if compat not in (None, "upstream"):
+            raise BadInput(f"compat is {compat!r}: use 'upstream', or leave it out")
         if row_budget is not None and row_budget < 1:
             raise BadInput(f"row_budget must be at least 1, not {row_budget}")
         self.name = name
         self.model, self.tokenizer = model, model.companion
         self.row_budget, self.compat = row_budget, compat
+
+    def traits(self, settings: Settings) -> SettingTraits:
+        """Paths are decided by the filters that act; num_samples says how many are taken."""
+        one = KronosSettings.parse(settings)
+        shared = one.filters(self.compat)
+        return SettingTraits(same=(*shared, one.num_samples), shared=shared, cost=one.num_samples)
 
     def forecast(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
