@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +13,15 @@ import typer
 from rich.console import Console
 
 from retrain_assets import options as option
+from retrain_assets import pages
 from retrain_assets.errors import RetrainError
-from retrain_assets.home import DAGSTER_PAGE, ENVIRONMENT, MLFLOW_PAGE, Home
+from retrain_assets.opened import dagster_instance, opened
 
 if TYPE_CHECKING:
-    import dagster as dg
-
+    from retrain_assets.home import Home
     from retrain_assets.runs import Options
     from retrain_assets.training.trainer import Progress
-    from retrain_assets.universe import Stock, Universe
+    from retrain_assets.universe import Stock
 
 EPILOG = (
     "The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the "
@@ -84,7 +83,7 @@ def run(
     from retrain_assets.runs import Options, checked_month, chosen_families, last_complete_month
     from retrain_assets.universe import select
 
-    home, universe = _opened()
+    home, universe = opened()
     store = BarStore(home.market)
     chosen = select(
         universe, store.symbols(), stocks=stocks or (), priority=priority, everything=everything
@@ -128,7 +127,7 @@ def demo(no_progress: option.NoProgress = False) -> None:
     """
     from retrain_assets.runs import Options
 
-    home, _ = _opened()
+    home, _ = opened()
     _run_and_show(
         _console(),
         home,
@@ -178,7 +177,7 @@ def import_(
     from retrain_assets.market.bars import BarStore
     from retrain_assets.market.sources import ImportFailure, ImportReport, import_files
 
-    home, universe = _opened()
+    home, universe = opened()
 
     def listed(name: str) -> Stock:
         return universe.stock(name, stored=[name.upper()])
@@ -199,34 +198,6 @@ def import_(
             console.print("  not in universe.yaml: taken as a US stock, calendar XNYS")
     if any(isinstance(result, ImportFailure) for result in results):
         raise typer.Exit(1)
-
-
-@app.command()
-def ui() -> None:
-    """Serve Dagster's web pages and its daemon until Ctrl-C, on loopback only."""
-    home, _ = _opened()
-    with _instance(home):
-        pass
-    print(f"Dagster on {DAGSTER_PAGE}, Ctrl-C to stop", flush=True)
-    host, port = DAGSTER_PAGE.removeprefix("http://").split(":")
-    workspace = str(home.dagster / "workspace.yaml")
-    arguments = ["dev", "--host", host, "--port", port, "--workspace", workspace]
-    _become("dagster", arguments)
-
-
-@app.command()
-def mlflow() -> None:
-    """Serve MLflow's web pages until Ctrl-C, on loopback only."""
-    from retrain_assets.defs.resources import build_resources
-
-    home, _ = _opened()
-    tracking = build_resources(home)["tracking"]
-    tracking.client()
-    print(f"MLflow on {MLFLOW_PAGE}, Ctrl-C to stop", flush=True)
-    host, port = MLFLOW_PAGE.removeprefix("http://").split(":")
-    arguments = ["server", "--backend-store-uri", tracking.uri, "--host", host, "--port", port]
-    arguments += ["--artifacts-destination", tracking.artifacts]
-    _become("mlflow", arguments)
 
 
 @app.command()
@@ -257,7 +228,7 @@ def pretrain(
     from retrain_assets.market.bars import BarStore
     from retrain_assets.models.forecaster import family
 
-    chosen, (home, _) = family(model_type), _opened()
+    chosen, (home, _) = family(model_type), opened()
     store = BarStore(home.market)
     bars = {symbol: store.read(symbol) for symbol in stocks or store.symbols()}
     torch.set_num_threads(threads)
@@ -275,18 +246,8 @@ def pretrain(
     console.print(f"{chosen.title} {size} is in {folder}", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def env() -> None:
-    """Print the shell lines that let `dg` and `dagster` use this installation.
-
-    Example: `eval "$(retrain env)"`, then
-    `dg launch --job retrain_stock --partition "2023-08|AAPL"`
-    """
-    home, _ = _opened()
-    with _instance(home):
-        pass
-    for name in ("DAGSTER_HOME", ENVIRONMENT):
-        print(f"export {name}={shlex.quote(os.environ[name])}")
+for page in (pages.ui, pages.mlflow, pages.env):
+    app.command()(page)
 
 
 def _console() -> Console:
@@ -299,28 +260,6 @@ def _console() -> Console:
         return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     console = Console()
     return Console(width=max(console.width, 110))
-
-
-def _opened() -> tuple[Home, Universe]:
-    """The data folder, with Dagster's settings in place, and its universe."""
-    from retrain_assets.universe import Universe
-
-    home = Home.find()
-    universe = Universe.load(home.universe)
-    home.prepare()
-    return home, universe
-
-
-def _instance(home: Home) -> dg.DagsterInstance:
-    """Dagster's instance, in which every stored symbol is a partition."""
-    import dagster as dg
-
-    from retrain_assets.defs.partitions import register_stocks
-    from retrain_assets.market.bars import BarStore
-
-    instance = dg.DagsterInstance.get()
-    register_stocks(instance, BarStore(home.market).symbols())
-    return instance
 
 
 def _run_and_show(
@@ -348,7 +287,7 @@ def _run_and_show(
     outcomes = []
     assets = runs.asset_order(options)
     view = ProgressView(Console(quiet=True) if quiet else console, symbols, assets)
-    with _instance(home) as instance:
+    with dagster_instance(home) as instance:
         defs = build_definitions(home, device=device)
         try:
             with view:
@@ -371,11 +310,6 @@ def _run_and_show(
     show_results(console, outcomes, files, caption)
     if failed:
         raise typer.Exit(1)
-
-
-def _become(module: str, arguments: list[str]) -> None:
-    """Replace this process, so that signals reach the server itself."""
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,10 @@ import retrain_assets
 
 PACKAGE = Path(retrain_assets.__file__).parent
 LOWER = ("market", "models", "training", "evaluation")
-UPPER = ("defs", "cli", "display", "options", "runs", "home", "universe", "launcher", "definitions")
+UPPER = (
+    *("defs", "definitions", "launcher", "home", "universe"),
+    *("cli", "display", "opened", "options", "pages", "runs", "workers"),
+)
 FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
 # A GPU machine that runs only the training needs no more than these.
 BARE = {"torch", "peft", "safetensors", "numpy", "pandas", "transformers", "huggingface_hub"}
