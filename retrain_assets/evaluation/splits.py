@@ -62,6 +62,11 @@ class Split:
     holdout_days: sessions of one holdout forecast (H).
     selection_origins: number of non-overlapping forecasts that choose parameters (S).
     notes: every cap and shrink, in words.
+    gap: bars between selection and test that are left alone, because an earlier split tested
+        on them.
+    fitted: the validation of the split that trained the adapter, where it was another one (see
+        `validation.validation_split`). Train and validation are then that split's, and bars may
+        lie between validation and selection.
     """
 
     n_bars: int
@@ -70,6 +75,8 @@ class Split:
     holdout_days: int
     selection_origins: int
     notes: tuple[str, ...] = ()
+    gap: int = 0
+    fitted: Segment | None = None
 
     @property
     def test(self) -> Segment:
@@ -78,13 +85,15 @@ class Split:
 
     @property
     def selection(self) -> Segment:
-        """S x H bars before the test."""
-        stop = self.test.start
+        """S x H bars before the test, or before the gap in front of it."""
+        stop = self.test.start - self.gap
         return Segment(stop - self.selection_origins * self.holdout_days, stop)
 
     @property
     def validation(self) -> Segment:
-        """max(30, h) bars before the selection."""
+        """max(30, h) bars before the selection, or what the adapter's own split had."""
+        if self.fitted is not None:
+            return self.fitted
         stop = self.selection.start
         return Segment(stop - max(MIN_VALIDATION_BARS, self.horizon), stop)
 
@@ -168,7 +177,8 @@ class Split:
         """The split as a JSON object; the segments are written out for people."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         segments = {name: list(getattr(self, name)) for name in SEGMENTS}
-        return values | {"notes": list(self.notes), "segments": segments}
+        fitted = None if self.fitted is None else list(self.fitted)
+        return values | {"notes": list(self.notes), "fitted": fitted, "segments": segments}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Split:
@@ -177,14 +187,21 @@ class Split:
         Raises BadInput for a missing field, or when the written segments are not those that
         the other fields imply (then the file was edited, or another rule wrote it).
         """
+        value = {"gap": 0, "fitted": None} | dict(value)
         missing = [f.name for f in fields(cls) if f.name not in value]
         if missing:
             raise BadInput(f"the stored split lacks {', '.join(missing)}: train again")
-        numbers = {f.name: value[f.name] for f in fields(cls) if f.name != "notes"}
-        for name, number in numbers.items():
+        fitted = value["fitted"]
+        numbers = {f.name: value[f.name] for f in fields(cls) if f.name not in ("notes", "fitted")}
+        ends = {} if fitted is None else dict(zip(("fitted[0]", "fitted[1]"), fitted, strict=False))
+        for name, number in (numbers | ends).items():
             if type(number) is not int:
                 raise BadInput(f"the stored split has {name} = {number!r}, no whole number")
-        split = cls(**numbers, notes=tuple(value["notes"]))
+        split = cls(
+            **numbers,
+            notes=tuple(value["notes"]),
+            fitted=None if fitted is None else Segment(*fitted),
+        )
         written = value.get("segments")
         if written != split.to_json()["segments"]:
             raise BadInput(
@@ -208,9 +225,7 @@ def make_split(
     sessions. Raises BadInput for a number out of range or a horizon the model has no room
     for, NotEnoughBars with the number of bars needed.
     """
-    for name, number in (("prediction_length", horizon), ("holdout_days", holdout_days)):
-        if number < 1:
-            raise BadInput(f"{name} is {number}: give at least 1")
+    check_lengths(horizon, holdout_days)
     context, note = capped_context(context, horizon, limits)
     notes = [note] if note else []
     needed = bars_needed(horizon=horizon, holdout_days=holdout_days, patch=limits.patch)
@@ -233,7 +248,14 @@ def make_split(
             f"shortest and {n_bars} bars are still too few"
         )
     split = Split(n_bars, context, horizon, holdout_days, origins, tuple(notes))
-    return _with_test_note(split)
+    return with_test_note(split)
+
+
+def check_lengths(horizon: int, holdout_days: int) -> None:
+    """Raises BadInput naming a length below 1."""
+    for name, number in (("prediction_length", horizon), ("holdout_days", holdout_days)):
+        if number < 1:
+            raise BadInput(f"{name} is {number}: give at least 1")
 
 
 def capped_context(context: int, horizon: int, limits: ModelLimits) -> tuple[int, str | None]:
@@ -315,8 +337,8 @@ def _month_of_origins(holdout_days: int) -> int:
     return max(1, TEST_SESSIONS // holdout_days)
 
 
-def _with_test_note(split: Split) -> Split:
-    """Say so when the test segment is too short for a month of holdout forecasts."""
+def with_test_note(split: Split) -> Split:
+    """The split, with a note if its test is too short for a month of holdout forecasts."""
     wanted, got = _month_of_origins(split.holdout_days), len(split.holdout_origins("test"))
     if got == wanted:
         return split

@@ -1,0 +1,102 @@
+"""Which setting to take from a table of losses, and whether the best could be luck.
+
+Both are pure functions of losses by origin and setting; nothing here forecasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from arch.bootstrap import SPA
+from numpy.typing import NDArray
+from statsmodels.stats.weightstats import DescrStatsW
+
+TIE_LEVEL = 0.05
+"""A setting ties with the best unless a two-sided paired test tells them apart at this level."""
+SPA_REPETITIONS = 1000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen setting and what led to it; arrays have shape (setting,).
+
+    chosen, best: positions; the best has the lowest mean loss, the chosen ties with it.
+    p_values: two-sided paired p of each setting against the best, 1 for the best itself.
+    standard_errors: of the paired mean difference from the best, in units of the loss.
+    tied: settings that the test does not tell from the best.
+
+    A setting that was not seen on all origins has NaN and is not tied.
+    """
+
+    chosen: int
+    best: int
+    p_values: NDArray[np.float64]
+    standard_errors: NDArray[np.float64]
+    tied: NDArray[np.bool_]
+
+
+def choose(losses: NDArray[np.float64], costs: NDArray[np.int64]) -> Choice:
+    """The cheapest setting that ties with the best.
+
+    losses: (origin, setting), NaN where a setting was not measured; only settings measured on
+    all origins are eligible. costs: (setting,). Among those that tie with the lowest mean loss
+    the smallest cost wins, then the lowest loss, then the place in the table.
+
+    A tie is not a proof of equality: with few origins, settings that differ will tie too.
+    """
+    complete = ~np.isnan(losses).any(axis=0)
+    if not complete.any():
+        raise ValueError("no setting was measured on all origins")
+    means = np.where(complete, losses.mean(axis=0), np.inf)
+    best = int(np.argmin(means))
+    p_values, errors = paired_test(losses, losses[:, best])
+    tied = complete & (p_values >= TIE_LEVEL)
+    chosen = min(np.flatnonzero(tied), key=lambda i: (costs[i], means[i], i))
+    return Choice(int(chosen), best, p_values, errors, tied)
+
+
+def paired_test(
+    losses: NDArray[np.float64], reference: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two-sided p of each column's mean difference from `reference`, and its standard error.
+
+    losses: (origin, setting). reference: (origin,). The same test as
+    `significance.diebold_mariano`, of all columns at once: for forecasts that share no target
+    that one is the t test of the paired differences. Losses that never differ have p 1;
+    columns with NaN have NaN.
+    """
+    difference = losses - reference[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        described = DescrStatsW(difference)
+        _, p_values, _ = described.ttest_mean(0.0)
+        errors = described.std_mean
+    same = (difference == 0).all(axis=0)
+    return np.where(same, 1.0, p_values), np.asarray(errors)
+
+
+def spa_p_value(losses: NDArray[np.float64], default: NDArray[np.float64], *, seed: int) -> float:
+    """p of "no setting has a lower expected loss than the default", however many were tried.
+
+    losses: (origin, setting) of the distinct settings. default: (origin,), the benchmark.
+    Hansen's test of superior predictive ability (Journal of Business & Economic Statistics,
+    2005), studentised, with his consistent recentering and 1000 seeded bootstrap samples.
+    One-sided: only settings better than the default make it small. Blocks have length 1, an
+    independent bootstrap of the origins, because selection origins share no target (see
+    `significance.diebold_mariano`). The observed sample counts as one more, so p is never 0.
+
+    Where a setting was dropped by a race (NaN), it counts as equal to the default. It keeps
+    its place among the settings tried, and its lead or lag on the origins it did see is
+    diluted. With no setting that ever differs from the default, p is 1.
+    """
+    lead = np.nan_to_num(default[:, None] - losses, nan=0.0)
+    lead = lead[:, (lead != 0).any(axis=0)]
+    if lead.shape[1] == 0:
+        return 1.0
+    # arch uses variances for the recentering alone, so the studentising is done here: Hansen's
+    # divisor is one number a setting, the same in every bootstrap sample.
+    spread = np.maximum(lead.std(axis=0), np.finfo(np.float64).eps * np.abs(default).max())
+    test = SPA(np.zeros(len(lead)), -lead / spread, block_size=1, reps=SPA_REPETITIONS, seed=seed)
+    test.compute()
+    exceeding = test.pvalues["consistent"] * SPA_REPETITIONS
+    return float((exceeding + 1) / (SPA_REPETITIONS + 1))

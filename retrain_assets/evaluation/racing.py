@@ -1,0 +1,156 @@
+"""A race among settings: origins come in rounds, and groups that cannot win any more leave.
+
+The race knows no model. It asks for the losses of the settings still in it on the next few
+origins, and after each round drops every group that the test in `beaten` holds for lost.
+Settings of one group are served by one computation, so only whole groups are worth dropping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.weightstats import DescrStatsW
+
+from retrain_assets.errors import BadInput
+
+MIN_FIRST = 3
+"""Origins of a first round at least: a spread must be seen before anything is judged by it."""
+
+
+@dataclass(frozen=True)
+class Racing:
+    """How a race is run.
+
+    level: of one comparison with the leader, in (0, 0.5); see `beaten` for what it means.
+    first: origins of the first round. following: origins of every later round.
+    """
+
+    level: float = 0.1
+    first: int = 6
+    following: int = 2
+
+    def __post_init__(self) -> None:
+        """Raises BadInput naming a field that is out of range."""
+        if not 0 < self.level < 0.5:
+            raise BadInput(f"the racing level is {self.level}: give a number between 0 and 0.5")
+        if self.first < MIN_FIRST:
+            raise BadInput(
+                f"the first racing round has {self.first} origins: give at least {MIN_FIRST}"
+            )
+        if self.following < 1:
+            raise BadInput(f"a racing round has {self.following} origins: give at least 1")
+
+    def sizes(self, n_origins: int) -> tuple[int, ...]:
+        """Origins of each round; together `n_origins`.
+
+        Where there are few, the first round takes a quarter of them, though at least three.
+        """
+        first = min(n_origins, self.first, max(MIN_FIRST, n_origins // 4))
+        left = n_origins - first
+        whole, rest = divmod(left, self.following)
+        return (first, *[self.following] * whole, *([rest] if rest else []))
+
+    def to_json(self) -> dict[str, Any]:
+        """The parameters as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One question of a race.
+
+    number: 1 for the first. origins: positions of the origins to measure, ascending.
+    settings: positions of the settings still in the race, ascending.
+    """
+
+    number: int
+    origins: NDArray[np.int64]
+    settings: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Race:
+    """What came of a race.
+
+    losses: (origin, setting), NaN where a setting was not measured any more.
+    dropped: (setting,), the round after which a setting left, 0 if it never did.
+    rounds: how many there were.
+    """
+
+    losses: NDArray[np.float64]
+    dropped: NDArray[np.int64]
+    rounds: int
+
+
+def race(
+    measure: Callable[[Round], NDArray[np.float64]],
+    *,
+    groups: Sequence[int],
+    n_origins: int,
+    rules: Racing | None,
+) -> Race:
+    """Run all rounds; with `rules` None, one round with everything.
+
+    measure: returns the losses of a round, (origin, setting) in the round's order; all finite.
+    groups: for each setting, which group it belongs to.
+    """
+    member = np.asarray(groups)
+    losses = np.full((n_origins, len(member)), np.nan)
+    dropped = np.zeros(len(member), dtype=np.int64)
+    order = spread_order(n_origins)
+    sizes = (n_origins,) if rules is None else rules.sizes(n_origins)
+    seen = 0
+    for number, size in enumerate(sizes, start=1):
+        settings = np.flatnonzero(dropped == 0)
+        origins = np.sort(order[seen : seen + size])
+        losses[np.ix_(origins, settings)] = measure(Round(number, origins, settings))
+        seen += size
+        if rules is not None and seen < n_origins:
+            so_far = losses[np.ix_(order[:seen], settings)]
+            hopeless = beaten(so_far, n_origins=n_origins, level=rules.level)
+            hoping = np.unique(member[settings[~hopeless]])
+            dropped[settings[~np.isin(member[settings], hoping)]] = number
+    return Race(losses, dropped, len(sizes))
+
+
+def beaten(losses: NDArray[np.float64], *, n_origins: int, level: float) -> NDArray[np.bool_]:
+    """Which settings are held to end behind the leader, (setting,).
+
+    losses: (origin, setting) of the origins seen so far, of `n_origins` in all. The leader is
+    the setting with the smallest mean loss so far. A setting is beaten when a one-sided paired
+    t test of "its mean loss over all `n_origins` is not above the leader's" has p < `level`.
+    What is asked is the mean over a finite set of origins, part of which is known, so the
+    variance carries the finite-population correction 1 - seen / n_origins (Cochran, Sampling
+    Techniques, 1977, section 2.6); under normal differences p is the chance, predicted from
+    the origins seen, that the setting still overtakes the leader.
+
+    The level holds for one comparison in one round. It is not adjusted for the number of
+    settings, for the rounds, nor for the leader being the luckiest so far, all of which drop
+    more than the level says. So nothing is promised about keeping the best setting; what the
+    race is meant to keep is its loss, within the noise of the origins.
+    """
+    seen = len(losses)
+    leader = losses[:, np.argmin(losses.mean(axis=0))]
+    behind = losses - leader[:, None]
+    mean = behind.mean(axis=0)
+    corrected = mean + (behind - mean) * np.sqrt(1 - seen / n_origins)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, p_values, _ = DescrStatsW(corrected).ttest_mean(0.0, alternative="larger")
+    # Differences that are all 0 have no p value: that setting is level with the leader.
+    return np.asarray(np.nan_to_num(p_values, nan=1.0) < level)
+
+
+def spread_order(n_origins: int) -> NDArray[np.int64]:
+    """The order in which a race takes origins, newest first and spread over time.
+
+    Any beginning of it covers the whole stretch evenly (bit reversal, van der Corput 1935).
+    Neighbouring origins share a market regime: in order of time the first rounds would judge
+    all settings by one regime, and the test would take its few origins for more than they are.
+    """
+    bits = max(n_origins - 1, 1).bit_length()
+    rank = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(n_origins)]
+    return n_origins - 1 - np.argsort(rank)
