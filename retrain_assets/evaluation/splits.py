@@ -191,17 +191,13 @@ class Split:
         missing = [f.name for f in fields(cls) if f.name not in value]
         if missing:
             raise BadInput(f"the stored split lacks {', '.join(missing)}: train again")
-        fitted = value["fitted"]
-        numbers = {f.name: value[f.name] for f in fields(cls) if f.name not in ("notes", "fitted")}
-        ends = {} if fitted is None else dict(zip(("fitted[0]", "fitted[1]"), fitted, strict=False))
-        for name, number in (numbers | ends).items():
+        special = ("notes", "fitted")
+        numbers = {f.name: value[f.name] for f in fields(cls) if f.name not in special}
+        for name, number in numbers.items():
             if type(number) is not int:
                 raise BadInput(f"the stored split has {name} = {number!r}, no whole number")
-        split = cls(
-            **numbers,
-            notes=tuple(value["notes"]),
-            fitted=None if fitted is None else Segment(*fitted),
-        )
+        fitted = _stored_segment(value["fitted"])
+        split = cls(**numbers, notes=tuple(value["notes"]), fitted=fitted)
         written = value.get("segments")
         if written != split.to_json()["segments"]:
             raise BadInput(
@@ -209,6 +205,14 @@ class Split:
                 f"{split.to_json()['segments']}: train again"
             )
         return split
+
+
+def _stored_segment(value: Any) -> Segment | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or [type(end) for end in value] != [int, int]:
+        raise BadInput(f"the stored split has fitted = {value!r}, not two whole numbers")
+    return Segment(*value)
 
 
 def make_split(
