@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -82,6 +82,7 @@ class Forecast:
     quantiles: (setting, window, level, step), rows in the order of `levels`.
     levels: the quantile levels, ascending, in (0, 1).
     seconds: wall time of the whole call.
+    computation: how it was computed, in the family's own words, to be stored with results.
     """
 
     origins: pd.DatetimeIndex
@@ -90,6 +91,7 @@ class Forecast:
     quantiles: NDArray[np.float64]
     levels: tuple[float, ...]
     seconds: float
+    computation: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,17 @@ def _change_rank(a: Tensor, b: Tensor, fresh_a: Tensor) -> tuple[Tensor, Tensor]
     return (root[:, None] * v[:rank]).contiguous(), (u[:, :rank] * root).contiguous()
 
 
+def merged_weight(layer: nn.Module) -> Tensor:
+    """Weight (out, in) of a linear layer with its adapter, if it carries one, added; detached."""
+    base = layer.get_submodule("base_layer") if hasattr(layer, "base_layer") else layer
+    weight: Tensor = base.get_parameter("weight").detach()
+    if base is layer or layer.merged:
+        return weight
+    for name in layer.active_adapters:  # type: ignore[union-attr]  # peft's own layer
+        weight = weight + layer.get_delta_weight(name).detach()  # type: ignore[operator]  # as above
+    return weight
+
+
 def trainable(wrapped: nn.Module) -> Sequence[torch.nn.Parameter]:
     """The parameters an optimizer may change, in a fixed order."""
     return [value for _, value in sorted(wrapped.named_parameters()) if value.requires_grad]

@@ -5,7 +5,7 @@ keyed by what they are for, so no draw depends on what else is forecast in the s
 settings share the same noise (common random numbers), and more paths or steps only add to
 the ones there were.
 
-Axes: N rows, V vocabulary.
+Axes: N rows, U distinct distributions, of which each row draws from one, V vocabulary.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ class Filters:
     """How each row draws; tensors of shape (N, 1) on the device of the logits.
 
     temperature: float32. top_k: int64, 0 is off. top_p: float32, 1 is off.
+    by_k: rows with a top_k, which only the `longest` likeliest tokens can concern. by_p: the
+    others with a top_p. Both (rows,) int64.
     """
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
-    any_filter: bool
+    by_k: Tensor
+    by_p: Tensor
+    longest: int
 
     @classmethod
     def of(
@@ -67,44 +71,72 @@ class Filters:
             temperature=torch.from_numpy(temperature).float()[:, None].to(device),
             top_k=torch.from_numpy(top_k)[:, None].to(device),
             top_p=torch.from_numpy(top_p).float()[:, None].to(device),
-            any_filter=bool((top_k > 0).any() or (top_p < 1).any()),
+            by_k=torch.from_numpy(np.flatnonzero(top_k > 0)).to(device),
+            by_p=torch.from_numpy(np.flatnonzero((top_k == 0) & (top_p < 1))).to(device),
+            longest=int(top_k.max(initial=0)),
         )
 
 
-def draw(logits: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
+def draw(logits: Tensor, row: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
     """Draw one token a row by inverse CDF.
 
-    logits: (N, V). uniform: (N,) float64 in [0, 1). Returns (N,) int64: the first token, in
-    the order of the vocabulary, whose cumulative probability exceeds the uniform number. A
-    filtered token is never drawn, since the cumulative sum does not rise on it.
+    logits: (U, V). row: (N,) int64, the distribution each row draws from. uniform: (N,)
+    float64 in [0, 1). Returns (N,) int64: the first token, in the order of the vocabulary,
+    whose cumulative probability exceeds the uniform number. A filtered token is never drawn,
+    since the cumulative sum does not rise on it.
     """
-    probabilities = (logits / filters.temperature).softmax(-1)
-    if filters.any_filter:
-        probabilities = keep_likeliest(probabilities, filters)
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    peaks = logits.amax(-1, keepdim=True)[row]
+    least = least_kept(logits, row, filters)
+    mine = logits[row]  # (N, V)
+    weights = ((mine - peaks) / filters.temperature).exp_()
+    weights.mul_(mine >= least)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
     mark = uniform[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, mark, right=True).squeeze(1)
     # Only logits that are not numbers come out beyond; the sampler reports them by its own check.
     return tokens.clamp(max=logits.shape[1] - 1)
 
 
-def keep_likeliest(probabilities: Tensor, filters: Filters) -> Tensor:
-    """Zero what the filters remove from probabilities (N, V); what stays is not rescaled.
+def least_kept(logits: Tensor, row: Tensor, filters: Filters) -> Tensor:
+    """The smallest logit that each row's filters keep, (N, 1); -inf where nothing is filtered.
 
     First top_k, then top_p on the mass that is left. Of the tokens in descending order, top_p
     keeps those before which at most top_p of the mass lies, so the one that crosses stays, as
-    upstream has it. Tokens exactly as likely as the last one kept stay too.
+    upstream has it. Tokens exactly as likely as the last one kept stay too. Arguments as `draw`.
     """
-    ranked = _descending(probabilities)
-    mass = ranked.cumsum(-1)
-    vocabulary = probabilities.shape[1]
-    k = torch.where(filters.top_k > 0, filters.top_k, vocabulary).clamp(max=vocabulary)
-    kept_by_k = (ranked >= ranked.gather(1, k - 1)).sum(-1, keepdim=True)  # (N, 1), ties in
-    kept_by_k = kept_by_k.clamp(min=1)  # none is kept of what is not a number
-    limit = filters.top_p * mass.gather(1, kept_by_k - 1)
-    kept_by_p = (mass <= limit).sum(-1, keepdim=True) + 1
-    threshold = ranked.gather(1, torch.minimum(kept_by_k, kept_by_p) - 1)
-    return torch.where(probabilities >= threshold, probabilities, 0.0)
+    least = logits.new_full((len(row), 1), -torch.inf)
+    if not len(filters.by_k) and not len(filters.by_p):
+        return least
+    ranked = _descending(logits)
+    if len(filters.by_p):
+        least[filters.by_p] = _least(ranked, row, filters, filters.by_p)
+    if len(filters.by_k):
+        width = _width(ranked, filters.longest)
+        least[filters.by_k] = _least(ranked[:, :width], row, filters, filters.by_k)
+    return least
+
+
+def _least(ranked: Tensor, row: Tensor, filters: Filters, chosen: Tensor) -> Tensor:
+    """The smallest logit kept by the filters of the chosen rows, from descending logits (U, W)."""
+    mine = ranked[row[chosen]]  # (chosen, W)
+    width = mine.shape[1]
+    mass = ((mine - mine[:, :1]) / filters.temperature[chosen]).exp_().cumsum(-1)
+    top_k = filters.top_k[chosen]
+    k = torch.where(top_k > 0, top_k, width).clamp(max=width)
+    by_k = (mine >= mine.gather(1, k - 1)).sum(-1, keepdim=True)  # equal ones stay in
+    by_k = by_k.clamp(min=1)  # none is counted of what is not a number
+    limit = filters.top_p[chosen] * mass.gather(1, by_k - 1)
+    by_p = (mass <= limit).sum(-1, keepdim=True) + 1
+    return mine.gather(1, torch.minimum(by_k, by_p) - 1)
+
+
+def _width(ranked: Tensor, longest: int) -> int:
+    """How many of the likeliest tokens are enough for a top_k of `longest`, equal ones included."""
+    vocabulary = ranked.shape[1]
+    width = min(longest + 14, vocabulary)
+    if width < vocabulary and bool((ranked[:, longest - 1] == ranked[:, width]).any()):
+        return vocabulary
+    return width
 
 
 def _descending(values: Tensor) -> Tensor:

@@ -93,14 +93,15 @@ class KronosFamily:
     ) -> Forecaster:
         """The model, with its adapter if it carries one, as a forecaster called `name`.
 
-        options: `compat` and `row_budget` of `KronosForecaster`. Raises BadInput for others.
+        options: `compat`, `row_budget` and `precision` of `KronosForecaster`; BadInput for others.
         """
         from retrain_assets.models.kronos.forecaster import KronosForecaster
 
         given = dict(options or {})
-        unknown = sorted(set(given) - {"compat", "row_budget"})
+        known = ("compat", "row_budget", "precision")
+        unknown = sorted(set(given) - set(known))
         if unknown:
-            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use compat, row_budget")
+            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use {', '.join(known)}")
         return KronosForecaster(model, name=name, **given)
 
     def pretrain(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -23,10 +24,12 @@ from retrain_assets.models.forecaster import (
 )
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
-from retrain_assets.models.kronos.sampler import ChunkShape, ContextBatch, sample_closes
+from retrain_assets.models.kronos.sampler import ContextBatch, Sampler
 from retrain_assets.models.kronos.settings import Compat, KronosSettings, RowTable
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.training.windows import normalise_windows
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,13 @@ class SampledPaths:
     """Every path of closes of a call, in the series' own currency.
 
     closes: (window, row, step). shares: for each setting, its rows.
+    computation: precision, device, most rows decoded at once, bars drawn, and how many of them
+        were computed, since paths that have drawn the same so far are computed once.
     """
 
     closes: NDArray[np.float64]
     shares: tuple[slice, ...]
+    computation: dict[str, float | int | str]
 
     def of(self, setting: int) -> NDArray[np.float64]:
         """Paths of one setting, by its place in the call: (window, path, step)."""
@@ -47,9 +53,10 @@ class SampledPaths:
 class KronosForecaster:
     """Forecasts closes by sampling paths; implements `Forecaster`.
 
-    row_budget: rows decoded at once; None chooses by device. On the CPU it is part of what
-        fixes the result to the bit.
+    row_budget: most rows decoded at once; None chooses by the device's free memory. It changes
+        nothing on the CPU; elsewhere products of another size may round otherwise.
     compat: "upstream" ignores top_p where a top_k is set, as upstream's sampler does.
+    precision: of the products while decoding, fp32 or bf16. With bf16 some tokens differ.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class KronosForecaster:
         name: str,
         row_budget: int | None = None,
         compat: Compat = None,
+        precision: str = "fp32",
     ) -> None:
         if not isinstance(model.companion, KronosTokenizer):
             raise BadInput(f"{model.family}/{model.base} was loaded without its tokenizer")
@@ -66,14 +74,17 @@ class KronosForecaster:
             raise BadInput(f"compat is {compat!r}: use 'upstream', or leave it out")
         if row_budget is not None and row_budget < 1:
             raise BadInput(f"row_budget must be at least 1, not {row_budget}")
+        if precision not in PRECISIONS:
+            raise BadInput(f"precision is {precision!r}: use one of {', '.join(PRECISIONS)}")
         self.name = name
         self.model, self.tokenizer = model, model.companion
-        self.row_budget, self.compat = row_budget, compat
+        self.row_budget, self.compat, self.precision = row_budget, compat, precision
+        self._kept: tuple[list[tuple[int, int]], Sampler] | None = None
 
     def traits(self, settings: Settings) -> SettingTraits:
         """Paths are decided by the filters that act; num_samples says how many are taken."""
         one = KronosSettings.parse(settings)
-        shared = one.filters(self.compat)
+        shared = one.filters(self.compat, self._vocabulary)
         return SettingTraits(same=(*shared, one.num_samples), shared=shared, cost=one.num_samples)
 
     def forecast(
@@ -95,19 +106,45 @@ class KronosForecaster:
             quantiles=np.stack([levels.transpose(1, 0, 2) for levels in quantiles]),
             levels=QUANTILE_LEVELS,
             seconds=time.perf_counter() - started,
+            computation=paths.computation,
         )
 
     def paths(
         self, windows: Sequence[Window], settings: Sequence[Settings], *, seed: int
     ) -> SampledPaths:
         """All paths behind a forecast; arguments and errors as `forecast`."""
-        table = RowTable.build([KronosSettings.parse(one) for one in settings], self.compat)
+        parsed = [KronosSettings.parse(one) for one in settings]
+        table = RowTable.build(parsed, self.compat, self._vocabulary)
         batch, mean, scale = self._prepare(windows)
-        shape = ChunkShape.choose(self.model.device, budget=self.row_budget, needed=len(table))
-        network = network_of(self.model.module)
         with evaluating(self.model.module, self.tokenizer):
-            closes = sample_closes(network, self.tokenizer, batch, table, seed=seed, shape=shape)
-        return SampledPaths(closes * scale[:, None, None] + mean[:, None, None], table.shares)
+            sampled = self._sampler().sample(batch, table, seed=seed)
+        return SampledPaths(
+            sampled.closes * scale[:, None, None] + mean[:, None, None],
+            table.shares,
+            {
+                "device": str(self.model.device),
+                "precision": self.precision,
+                "rows": sampled.rows,
+                "bars_drawn": sampled.closes.size,
+                "bars_computed": sampled.computed,
+            },
+        )
+
+    @property
+    def _vocabulary(self) -> int:
+        """Tokens of the larger of the two vocabularies."""
+        config = network_of(self.model.module).config
+        return int(2 ** max(config.s1_bits, config.s2_bits))
+
+    def _sampler(self) -> Sampler:
+        """The sampler of the weights as they are: it is kept until one of them changes."""
+        modules = (self.model.module, self.tokenizer)
+        weights = [(w.data_ptr(), w._version) for m in modules for w in m.parameters()]
+        if self._kept is None or self._kept[0] != weights:
+            network, dtype = network_of(self.model.module), PRECISIONS[self.precision]
+            sampler = Sampler(network, self.tokenizer, rows=self.row_budget, dtype=dtype)
+            self._kept = weights, sampler
+        return self._kept[1]
 
     def _prepare(
         self, windows: Sequence[Window]

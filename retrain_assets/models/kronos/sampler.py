@@ -1,20 +1,20 @@
 """Kronos' sampler: one prefill a window, then all paths of all settings drawn together.
 
 The context of a window is computed once and its keys and values serve every path. A path is a
-row; rows are decoded in chunks of G x R, a group being R rows of one window. On the CPU every
-chunk has the same shape, padded where need be, so a row is computed by the same instructions
-whatever else is forecast in the call, and results are equal to the bit.
+row; rows that have drawn the same tokens so far are one history and are computed once. Rows of
+one window are decoded in chunks whose size is limited by memory; on the CPU several chunks run
+side by side, each on one thread. A row comes out equal to the bit whatever its chunk holds and
+however many threads there are, because it is computed by the same instructions.
 
 Positions: the context takes 0 .. L - 1; the i-th bar drawn takes L + i, with the calendar
 fields of its own session, and is drawn from the logits of position L + i - 1.
 
-Axes: W windows, L context, h steps, Q rows of a window, G groups, R rows of a group,
-N = G x R, D model width, nh heads, hs head width.
+Axes: W windows, L context, h steps, Q rows of a window, N rows of a chunk, H histories,
+D model width, nh heads, hs head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrain_assets.errors import CheckpointError
-from retrain_assets.models.kronos.cache import PrefixCache, RowCache
+from retrain_assets.models.kronos.budget import RowBudget, bytes_per_row, workers
+from retrain_assets.models.kronos.cache import PrefixCache
 from retrain_assets.models.kronos.draw import SUB_TOKENS, Filters, draw, uniforms
+from retrain_assets.models.kronos.fused import FusedKronos, padded_size
+from retrain_assets.models.kronos.histories import Histories, HistoryCache, Prefix
 from retrain_assets.models.kronos.network import KronosNetwork
-from retrain_assets.models.kronos.preprocess import CLOSE
 from retrain_assets.models.kronos.settings import RowTable
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
-
-KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,204 +53,243 @@ class ContextBatch:
 
 
 @dataclass(frozen=True)
-class ChunkShape:
-    """Rows decoded together: `groups` x `rows`, each group rows of one window.
+class WindowPrefix:
+    """What the rows of one window share.
 
-    fixed: pad the last chunk to the full shape.
+    blocks, decoder: keys and values of every layer of the network and of the tokenizer's
+    decoder. dependency: those of the dependency-aware layer. last: last hidden state, (1, D).
+    times: vectors of the calendar fields of the bars to draw, (h, D).
     """
 
-    groups: int
-    rows: int
-    fixed: bool
-
-    @classmethod
-    def choose(cls, device: torch.device, *, budget: int | None, needed: int) -> ChunkShape:
-        """A shape of about `budget` rows for windows that need `needed` rows each.
-
-        On the CPU it depends on the budget alone (32 unless given), never on the call. On an
-        accelerator (2048 unless given) groups are as large as a window needs.
-        """
-        if device.type == "cpu":
-            return cls(groups=max(1, (budget or 32) // 16), rows=16, fixed=True)
-        budget = budget or 2048
-        rows = min(budget, -(-needed // 16) * 16)
-        return cls(groups=max(1, budget // rows), rows=rows, fixed=False)
+    blocks: list[Prefix]
+    dependency: Prefix
+    decoder: list[Prefix]
+    last: Tensor
+    times: Tensor
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """What the rows of G windows share: keys and values (G, nh, L, hs) of every layer.
+class Drawn:
+    """What a chunk drew: tokens (N, h, 2) int64, normalised closes (N, h) float32.
 
-    blocks, decoder: one pair a layer of the network and of the tokenizer's decoder.
-    dependency: the pair of the dependency-aware layer. last: last hidden states, (G, D).
+    computed: bars that went through the network, at most N x h; rows that agree share theirs.
     """
 
-    blocks: list[KeysValues]
-    dependency: KeysValues
-    decoder: list[KeysValues]
-    last: Tensor
+    tokens: Tensor
+    closes: Tensor
+    computed: int
 
-    @classmethod
-    def stack(cls, prefixes: Sequence[Prefix]) -> Prefix:
-        """Join prefixes along the group axis."""
-        return cls(
-            blocks=[_stack(layer) for layer in zip(*(p.blocks for p in prefixes), strict=True)],
-            dependency=_stack([p.dependency for p in prefixes]),
-            decoder=[_stack(layer) for layer in zip(*(p.decoder for p in prefixes), strict=True)],
-            last=torch.cat([p.last for p in prefixes]),
-        )
+
+@dataclass(frozen=True)
+class Sampled:
+    """Normalised closes (W, Q, h) of every row of every window, and what they took.
+
+    rows: the most rows that were decoded at once. computed: bars that went through the network,
+    of the W x Q x h that were drawn.
+    """
+
+    closes: NDArray[np.float32]
+    rows: int
+    computed: int
+
+
+class Sampler:
+    """Draws paths from one model, whose weights are copied when it is made.
+
+    network, tokenizer: in evaluation mode, on one device. rows: the most to decode at once; None
+    chooses by free memory. dtype: precision of the products while decoding.
+    """
+
+    def __init__(
+        self,
+        network: KronosNetwork,
+        tokenizer: KronosTokenizer,
+        *,
+        rows: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.network, self.tokenizer = network, tokenizer
+        self.budget = RowBudget(rows)
+        self.fused = FusedKronos(network, tokenizer, dtype)
+        self.device = self.fused.s1_vectors.device
+
+    def sample(self, batch: ContextBatch, table: RowTable, *, seed: int) -> Sampled:
+        """Draw every row of every window.
+
+        Raises CheckpointError if the network computes values that are not finite, and
+        RetrainError if not even a few rows fit into memory.
+        """
+        windows, computed = range(len(batch.values)), 0
+        closes = np.empty((len(windows), len(table), batch.steps), dtype=np.float32)
+        noise = [self._noise(batch, table, window, seed) for window in windows]
+        with workers(self.device) as team:
+            per_row = bytes_per_row(self.network.config, self.tokenizer.config, batch.steps)
+            rows = self.budget.rows(self.device, bytes_per_row=per_row, threads=team.size)
+            for first in range(0, len(windows), team.size):
+                # Few windows at a time, since their prefixes are what memory is filled with.
+                some = windows[first : first + team.size]
+                prefixes = team.map(self._prefill, [(batch, window) for window in some])
+                tasks = [
+                    (prefix, table, noise[window], chunk, closes[window])
+                    for window, prefix in zip(some, prefixes, strict=True)
+                    for chunk in table.chunks(rows)
+                ]
+                computed += sum(team.map(self._decode, tasks))
+        return Sampled(closes, min(rows, len(table)), computed)
+
+    def _noise(
+        self, batch: ContextBatch, table: RowTable, window: int, seed: int
+    ) -> NDArray[np.float64]:
+        """The window's uniforms, (h, 2, path)."""
+        origin, paths = int(batch.origins[window]), int(table.path.max()) + 1
+        return uniforms(seed, origin, steps=batch.steps, paths=paths)
+
+    def _prefill(self, task: tuple[ContextBatch, int]) -> WindowPrefix:
+        return prefill(self.network, self.tokenizer, *task)
+
+    def _decode(
+        self,
+        task: tuple[
+            WindowPrefix, RowTable, NDArray[np.float64], NDArray[np.int64], NDArray[np.float32]
+        ],
+    ) -> int:
+        """Draw a chunk's rows into the closes of its window; returns the bars computed."""
+        prefix, table, noise, chunk, closes = task
+
+        def decode(rows: NDArray[np.int64]) -> int:
+            drawn = draw_rows(
+                self.fused,
+                prefix,
+                Filters.of(
+                    table.temperature[rows], table.top_k[rows], table.top_p[rows], self.device
+                ),
+                torch.from_numpy(noise[:, :, table.path[rows]]).to(self.device),
+            )
+            closes[rows] = drawn.closes.cpu().numpy()
+            return drawn.computed
+
+        return sum(self.budget.run(chunk, decode))
 
 
 @torch.inference_mode()
-def sample_closes(
-    network: KronosNetwork,
-    tokenizer: KronosTokenizer,
-    batch: ContextBatch,
-    table: RowTable,
-    *,
-    seed: int,
-    shape: ChunkShape,
-) -> NDArray[np.float32]:
-    """Normalised closes of every row of every window, (W, Q, h).
-
-    network and tokenizer are in evaluation mode and on one device. Raises CheckpointError if
-    the network computes values that are not finite.
-    """
-    device = network.head.proj_s1.weight.device
-    steps = batch.steps
-    noise = np.stack(
-        [
-            uniforms(seed, int(origin), steps=steps, paths=int(table.path.max()) + 1)
-            for origin in batch.origins
-        ]
-    )  # (W, h, 2, path)
-    closes = np.empty((len(batch.values), len(table), steps), dtype=np.float32)
-    at_hand: dict[int, Prefix] = {}
-    stacked: tuple[tuple[int, ...], Prefix] | None = None
-    for chunk in _chunks(len(batch.values), len(table), shape):
-        windows = tuple(window for window, _ in chunk)
-        at_hand = {
-            w: at_hand[w] if w in at_hand else prefill(network, tokenizer, batch, w, device)
-            for w in dict.fromkeys(windows)
-        }
-        if stacked is None or stacked[0] != windows:
-            stacked = windows, Prefix.stack([at_hand[w] for w in windows])
-        rows = np.stack([_padded(rows, shape.rows) for _, rows in chunk])  # (G, R)
-        of_window = np.repeat(windows, shape.rows)  # (N,)
-        row = rows.reshape(-1)
-        drawn = decode_rows(
-            network,
-            tokenizer,
-            stacked[1],
-            stamps=torch.from_numpy(batch.stamps[of_window, -steps:]).to(device),
-            filters=Filters.of(table.temperature[row], table.top_k[row], table.top_p[row], device),
-            noise=torch.from_numpy(noise[of_window, :, :, table.path[row]]).to(device),
-        )
-        result = drawn.cpu().numpy().reshape(len(chunk), shape.rows, steps)
-        for group, (window, kept) in enumerate(chunk):
-            closes[window, kept] = result[group, : len(kept)]
-    return closes
-
-
 def prefill(
-    network: KronosNetwork,
-    tokenizer: KronosTokenizer,
-    batch: ContextBatch,
-    window: int,
-    device: torch.device,
-) -> Prefix:
-    """Compute the context of one window: what its rows share, with G = 1."""
+    network: KronosNetwork, tokenizer: KronosTokenizer, batch: ContextBatch, window: int
+) -> WindowPrefix:
+    """Compute the context of one window: what its rows share."""
+    device = network.head.proj_s1.weight.device
     values = torch.from_numpy(batch.values[[window]]).to(device)  # (1, L, 6)
+    stamps = torch.from_numpy(batch.stamps[[window]]).to(device)  # (1, L + h, 5)
     length = values.shape[1]
-    stamps = torch.from_numpy(batch.stamps[[window], :length]).to(device)  # (1, L, 5)
     s1, s2 = tokenizer.encode(values)  # (1, L)
     blocks = [PrefixCache() for _ in network.transformer]
-    hidden = network.hidden(s1, s2, stamps, caches=blocks)  # (1, L, D)
+    hidden = network.hidden(s1, s2, stamps[:, :length], caches=blocks)  # (1, L, D)
     decoder = [PrefixCache() for _ in tokenizer.decoder]
     tokenizer.decode_bits(tokenizer.token_bits(s1, s2), caches=decoder)
-    return Prefix(
-        blocks=[(cache.keys, cache.values) for cache in blocks],
-        dependency=network.dep_layer.cross_attn.keys_values(hidden),
-        decoder=[(cache.keys, cache.values) for cache in decoder],
+    return WindowPrefix(
+        blocks=[_prefix(cache.keys, cache.values) for cache in blocks],
+        dependency=_prefix(*network.dep_layer.cross_attn.keys_values(hidden)),
+        decoder=[_prefix(cache.keys, cache.values) for cache in decoder],
         last=hidden[:, -1],
+        times=network.time_emb(stamps[0, length:]),
     )
 
 
-def decode_rows(
-    network: KronosNetwork,
-    tokenizer: KronosTokenizer,
-    prefix: Prefix,
-    *,
-    stamps: Tensor,
-    filters: Filters,
-    noise: Tensor,
-) -> Tensor:
-    """Draw the bars of N rows and return their normalised closes, (N, h).
+@torch.inference_mode()
+def draw_rows(fused: FusedKronos, prefix: WindowPrefix, filters: Filters, noise: Tensor) -> Drawn:
+    """Draw the bars of N rows of one window.
 
-    stamps: (N, h, 5) of the bars to draw. noise: (N, h, 2) uniforms.
+    noise: (h, 2, N) uniforms. Raises CheckpointError if a hidden state is not finite.
     """
-    s1, s2 = draw_tokens(network, prefix, stamps=stamps, filters=filters, noise=noise)
-    rows, steps = len(s1) // len(prefix.last), s1.shape[1]
-    caches = [RowCache(k, v, rows=rows, size=steps) for k, v in prefix.decoder]
-    start = prefix.dependency[0].shape[2]
-    bars = tokenizer.decode_bits(tokenizer.token_bits(s1, s2), start=start, caches=caches)
-    return bars[..., CLOSE]
-
-
-def draw_tokens(
-    network: KronosNetwork, prefix: Prefix, *, stamps: Tensor, filters: Filters, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Draw the tokens s1, s2 of N rows, each (N, h) int64; arguments as `decode_rows`."""
-    total, steps, _ = stamps.shape
-    rows = total // len(prefix.last)
-    length = prefix.dependency[0].shape[2]
-    blocks = [RowCache(k, v, rows=rows, size=steps) for k, v in prefix.blocks]
-    dependency = RowCache(*prefix.dependency, rows=rows, size=steps)
-    attention = network.dep_layer.cross_attn
-    # A query depends on the drawn token alone, so all there can be are computed once.
-    queries = attention.queries(network.embedding.emb_s1.weight[None])[0].transpose(0, 1)
-
-    hidden = prefix.last.repeat_interleave(rows, dim=0)[:, None]  # (N, 1, D)
-    finite = hidden.isfinite().all()
-    drawn = stamps.new_empty(SUB_TOKENS, total, steps)
-    for i in range(steps):
-        s1 = draw(network.s1_logits(hidden)[:, 0], filters, noise[:, i, 0])  # (N,)
-        attended = dependency.read(queries[s1][:, :, None])  # (N, nh, 1, hs)
-        s2_logits = network.head.proj_s2(network.dep_layer.combine(hidden, attended))
-        s2 = draw(s2_logits[:, 0], filters, noise[:, i, 1])
-        drawn[0, :, i], drawn[1, :, i] = s1, s2
+    state = _State(fused, prefix, rows=noise.shape[2])
+    steps, total = len(noise), noise.shape[2]
+    closes = prefix.last.new_empty(total, steps)
+    tokens = torch.empty(total, steps, SUB_TOKENS, dtype=torch.int64, device=closes.device)
+    computed, finite = 0, prefix.last.isfinite().all()
+    for i, (coarse, fine) in enumerate(noise):
+        tokens[:, i, 0] = draw(state.s1_logits(), state.row, filters, coarse)
+        state.take_s1(tokens[:, i, 0])
+        tokens[:, i, 1] = draw(state.s2_logits(), state.row, filters, fine)
+        state.take_s2(tokens[:, i, 1])
+        closes[:, i] = state.closes(i)[state.row]
+        computed += state.count
         if i + 1 < steps:  # nothing is drawn after the last bar, so it is not computed
-            hidden = network.hidden(
-                s1[:, None], s2[:, None], stamps[:, i, None], start=length + i, caches=blocks
-            )
-            dependency.add(*attention.keys_values(hidden))
-            finite &= hidden.isfinite().all()
+            state.advance(i)
+            finite &= state.hidden.isfinite().all()
     if not finite:
         raise CheckpointError(
             "the Kronos network computes values that are not finite: its weights or its "
             "adapter are broken; train the adapter again or load another checkpoint"
         )
-    return drawn[0], drawn[1]
+    return Drawn(tokens, closes, computed)
 
 
-def _chunks(
-    windows: int, rows: int, shape: ChunkShape
-) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
-    """Groups (window, its rows) in order, `shape.groups` at a time."""
-    groups = [
-        (window, np.arange(first, min(first + shape.rows, rows)))
-        for window in range(windows)
-        for first in range(0, rows, shape.rows)
-    ]
-    for first in range(0, len(groups), shape.groups):
-        chunk = groups[first : first + shape.groups]
-        missing = shape.groups - len(chunk) if shape.fixed else 0
-        yield chunk + [chunk[-1]] * missing
+class _State:
+    """The histories of one chunk: where each row stands, and what the layers keep of them.
+
+    hidden: (H, D), of the last bar of each history.
+    """
+
+    def __init__(self, fused: FusedKronos, prefix: WindowPrefix, *, rows: int) -> None:
+        steps, length = len(prefix.times), prefix.dependency.keys.shape[1]
+
+        def cache(layer: Prefix) -> HistoryCache:
+            return HistoryCache(layer, histories=padded_size(rows))
+
+        self.fused, self.times, self.hidden = fused, prefix.times, prefix.last
+        self.blocks = [cache(layer) for layer in prefix.blocks]
+        self.dependency = cache(prefix.dependency)
+        self.decoder = [cache(layer) for layer in prefix.decoder]
+        self._histories = Histories(rows, prefix.last.device)
+        self._rotations = fused.stack.rotations(length, steps)
+        self._decoder_rotations = fused.decoder.rotations(length, steps)
+        self._s1 = self._s2 = torch.empty(0)
+
+    @property
+    def row(self) -> Tensor:
+        """The history of each row, (N,)."""
+        return self._histories.row
+
+    @property
+    def count(self) -> int:
+        """Number of histories, H."""
+        return self._histories.count
+
+    def s1_logits(self) -> Tensor:
+        return self.fused.s1_logits(self.hidden)
+
+    def s2_logits(self) -> Tensor:
+        return self.fused.s2_logits(self.hidden, self._s1, self.dependency)
+
+    def take_s1(self, tokens: Tensor) -> None:
+        self._s1 = self._part(tokens, self.fused.vocabularies[0])[0]
+
+    def take_s2(self, tokens: Tensor) -> None:
+        self._s2, sources = self._part(tokens, self.fused.vocabularies[1])
+        self._s1 = torch.cat((self._s1, self._s1[sources]))
+
+    def closes(self, step: int) -> Tensor:
+        """Normalised closes (H,) of the bars just drawn."""
+        rotation = self._decoder_rotations[0][step], self._decoder_rotations[1][step]
+        return self.fused.closes(self._s1, self._s2, rotation, self.decoder)
+
+    def advance(self, step: int) -> None:
+        """Compute the hidden states of the bars just drawn."""
+        rotation = self._rotations[0][step], self._rotations[1][step]
+        self.hidden = self.fused.next_hidden(
+            self._s1, self._s2, self.times[step], rotation, self.blocks, self.dependency
+        )
+
+    def _part(self, tokens: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+        """Part the histories by a token a row; returns each one's token, and what new ones go on
+        from."""
+        parting = self._histories.part(tokens, vocabulary)
+        if len(parting.sources):
+            for cache in (*self.blocks, self.dependency, *self.decoder):
+                cache.branch(parting.first, parting.sources)
+            self.hidden = torch.cat((self.hidden, self.hidden[parting.sources]))
+        return parting.tokens, parting.sources
 
 
-def _padded(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    return np.pad(rows, (0, size - len(rows)), mode="edge")
-
-
-def _stack(pairs: Sequence[KeysValues]) -> KeysValues:
-    return torch.cat([keys for keys, _ in pairs]), torch.cat([values for _, values in pairs])
+def _prefix(keys: Tensor, values: Tensor) -> Prefix:
+    """From keys and values of one window, (1, nh, L, hs)."""
+    return Prefix(keys[0].contiguous(), values[0].contiguous())

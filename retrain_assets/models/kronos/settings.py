@@ -67,10 +67,19 @@ class KronosSettings:
             num_samples=int(samples),
         )
 
-    def filters(self, compat: Compat = None) -> tuple[float, int | None, float | None]:
-        """Temperature, top_k and top_p that decide a path; equal ones draw equal paths."""
+    def filters(
+        self, compat: Compat = None, vocabulary: int | None = None
+    ) -> tuple[float, int | None, float | None]:
+        """Temperature, top_k and top_p that decide a path; equal ones draw equal paths.
+
+        A filter that removes nothing is None: a top_p of 1, a top_k of the whole vocabulary or
+        more. With a top_k of 1 there is nothing left for the other two to decide.
+        """
+        if self.top_k == 1:
+            return 1.0, 1, None
         top_p = None if self.top_p == 1.0 or (compat and self.top_k) else self.top_p
-        return self.temperature, self.top_k, top_p
+        all_stay = self.top_k is None or (vocabulary is not None and self.top_k >= vocabulary)
+        return self.temperature, None if all_stay else self.top_k, top_p
 
 
 @dataclass(frozen=True)
@@ -90,14 +99,27 @@ class RowTable:
     def __len__(self) -> int:
         return len(self.path)
 
+    def chunks(self, rows: int) -> list[NDArray[np.int64]]:
+        """All rows in chunks of at most `rows`, rows of the same path close together.
+
+        They share their random numbers, so they are the ones that draw the same tokens.
+        """
+        by_path = np.argsort(self.path, kind="stable")
+        return np.array_split(by_path, -(-len(self) // rows))
+
     @classmethod
-    def build(cls, settings: Sequence[KronosSettings], compat: Compat = None) -> RowTable:
+    def build(
+        cls,
+        settings: Sequence[KronosSettings],
+        compat: Compat = None,
+        vocabulary: int | None = None,
+    ) -> RowTable:
         """Rows for these settings, each distinct path once. Raises BadInput without settings."""
         if not settings:
             raise BadInput("no settings to forecast with: give at least one")
         samples: dict[tuple[float, int | None, float | None], int] = {}
-        for one in settings:
-            key = one.filters(compat)
+        keys_of = [one.filters(compat, vocabulary) for one in settings]
+        for one, key in zip(settings, keys_of, strict=True):
             samples[key] = max(samples.get(key, 0), one.num_samples)
         counts = list(samples.values())
         starts = dict(zip(samples, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
@@ -108,8 +130,8 @@ class RowTable:
             top_p=np.repeat([1.0 if p is None else p for _, _, p in keys], counts),
             path=np.concatenate([np.arange(n) for n in counts]),
             shares=tuple(
-                slice(starts[s.filters(compat)], starts[s.filters(compat)] + s.num_samples)
-                for s in settings
+                slice(starts[key], starts[key] + one.num_samples)
+                for one, key in zip(settings, keys_of, strict=True)
             ),
         )
 

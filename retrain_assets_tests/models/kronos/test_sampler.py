@@ -9,14 +9,9 @@ import torch
 from retrain_assets.errors import CheckpointError
 from retrain_assets.models.forecaster import LoadedModel
 from retrain_assets.models.kronos.draw import Filters, uniforms
+from retrain_assets.models.kronos.fused import FusedKronos
 from retrain_assets.models.kronos.network import KronosNetwork
-from retrain_assets.models.kronos.sampler import (
-    ChunkShape,
-    ContextBatch,
-    draw_tokens,
-    prefill,
-    sample_closes,
-)
+from retrain_assets.models.kronos.sampler import ContextBatch, Sampler, draw_rows, prefill
 from retrain_assets.models.kronos.settings import Compat, KronosSettings, RowTable
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets_tests.models.kronos.cases import (
@@ -61,10 +56,9 @@ def table_of(
 
 
 def closes(
-    model: LoadedModel, batch: ContextBatch, table: RowTable, *, seed: int = 5, budget: int = 32
+    model: LoadedModel, batch: ContextBatch, table: RowTable, *, seed: int = 5, rows: int = 480
 ) -> np.ndarray:
-    shape = ChunkShape.choose(CPU, budget=budget, needed=len(table))
-    return sample_closes(*parts(model), batch, table, seed=seed, shape=shape)
+    return Sampler(*parts(model), rows=rows).sample(batch, table, seed=seed).closes
 
 
 # Against upstream.
@@ -146,13 +140,13 @@ def cached_tokens(
     noise = uniforms(
         seed, int(batch.origins[0]), steps=batch.steps, paths=int(table.path.max()) + 1
     )
-    return draw_tokens(
-        network,
-        prefill(network, tokenizer, batch, 0, CPU),
-        stamps=torch.from_numpy(batch.stamps[:, -batch.steps :]).expand(len(table), -1, -1),
-        filters=Filters.of(table.temperature, table.top_k, table.top_p, CPU),
-        noise=torch.from_numpy(noise[:, :, table.path].transpose(2, 0, 1)),
+    drawn = draw_rows(
+        FusedKronos(network, tokenizer),
+        prefill(network, tokenizer, batch, 0),
+        Filters.of(table.temperature, table.top_k, table.top_p, CPU),
+        torch.from_numpy(noise[:, :, table.path]),
     )
+    return drawn.tokens[..., 0], drawn.tokens[..., 1]
 
 
 @pytest.mark.parametrize("compat", [None, "upstream"])
@@ -235,23 +229,24 @@ def test_more_paths_and_more_steps_only_add(model: LoadedModel) -> None:
     np.testing.assert_allclose(fewer, few[:, :, :4], atol=1e-5)
 
 
-@pytest.mark.parametrize("budget", [1, 16, 80, 4096])
-def test_the_row_budget_hardly_matters(budget: int) -> None:
-    model = build_model()
-    batch = random_batch(windows=2, context=33, steps=4)
-    table = table_of(FILTERS, 20)
-    usual, other = closes(model, batch, table), closes(model, batch, table, budget=budget)
-    assert (np.abs(usual - other).max(axis=-1) < 1e-5).mean() >= 0.999
+@pytest.mark.parametrize("rows", [1, 16, 37, 4096])
+def test_the_size_of_a_chunk_changes_nothing(model: LoadedModel, rows: int) -> None:
+    batch = random_batch(windows=2, context=33, steps=10)
+    table = table_of(FILTERS, 9)
+    usual = closes(model, batch, table)
+    assert np.array_equal(closes(model, batch, table, rows=rows), usual)
 
 
-def test_an_accelerators_chunks_draw_the_same_paths() -> None:
-    model = build_model()
-    batch = random_batch(windows=3, context=33, steps=4)
-    table = table_of(FILTERS, 5)
-    shape = ChunkShape.choose(torch.device("cuda"), budget=None, needed=len(table))
-    assert not shape.fixed
-    got = sample_closes(*parts(model), batch, table, seed=5, shape=shape)
-    assert (np.abs(got - closes(model, batch, table)).max(axis=-1) < 1e-5).mean() >= 0.999
+def test_the_number_of_threads_changes_nothing(model: LoadedModel) -> None:
+    batch = random_batch(windows=3, context=33, steps=10)
+    table = table_of(FILTERS, 9)
+    usual, threads = closes(model, batch, table), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert np.array_equal(closes(model, batch, table, rows=20), usual)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_seed_and_the_origin_decide_the_noise() -> None:

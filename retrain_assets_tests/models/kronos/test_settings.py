@@ -91,3 +91,27 @@ def test_the_full_grid_needs_one_row_a_filter_and_path() -> None:
 def test_no_settings_are_refused() -> None:
     with pytest.raises(BadInput, match="no settings"):
         RowTable.build([])
+
+
+def test_filters_that_remove_nothing_are_off() -> None:
+    usual = KronosSettings(0.7, None, None, 10).filters(None, 1024)
+    assert KronosSettings(0.7, None, 1.0, 10).filters(None, 1024) == usual
+    assert KronosSettings(0.7, 1024, None, 10).filters(None, 1024) == usual
+    assert KronosSettings(0.7, 5000, 1.0, 5).filters(None, 1024) == usual
+    assert KronosSettings(0.7, 1023, None, 10).filters(None, 1024) != usual
+
+
+def test_with_one_token_left_nothing_else_decides() -> None:
+    greedy = {KronosSettings(t, 1, p, 5).filters(None, 64) for t in (0.5, 2.0) for p in (0.1, None)}
+    assert len(greedy) == 1
+
+
+def test_upstreams_semantics_leave_half_of_the_guides_filters() -> None:
+    grid = [
+        KronosSettings(t, k, p, 5)
+        for t in (0.5, 0.7, 1.0, 1.2)
+        for k in (20, 50, None)
+        for p in (0.8, 0.9, 0.95, None)
+    ]
+    assert len({one.filters(None, 1024) for one in grid}) == 48
+    assert len({one.filters("upstream", 1024) for one in grid}) == 24
