@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Column
+from rich.table import Column, Table
 
 from retrain_assets.defs.progress import LOGGER, Step
 from retrain_assets.evaluation.report import render_table
@@ -77,7 +77,8 @@ class ProgressView(logging.Handler):
 
     def finish(self, outcome: Outcome) -> None:
         """Say that a stock is done."""
-        now = "failed" if outcome.record is None else f"done, winner: {outcome.record['winner']}"
+        now = "done" if outcome.record is None else f"done, winner: {outcome.record['winner']}"
+        now = "failed" if outcome.failures else now
         if self._live:
             task = self._tasks[outcome.symbol]
             self._bars.update(task, completed=len(self._assets), now=now)
@@ -93,24 +94,35 @@ def show_results(
     console: Console, outcomes: Sequence[Outcome], files: Sequence[Path], caption: str
 ) -> None:
     """Print tables, failures, files, and how to look further."""
-    records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    if records:
+    for table in _tables(outcomes, caption):
         console.print()
-        console.print(render_table(records, caption=caption))
-        console.print()
-        console.print(render_table(records, caption=caption, scope="plan"))
-    failures = [outcome for outcome in outcomes if outcome.record is None]
-    if failures:
-        console.print(f"\n{len(failures)} of {len(outcomes)} stocks failed:", style="bold red")
-        for outcome in failures:
+        console.print(table)
+    failed = [outcome for outcome in outcomes if outcome.failures]
+    if failed:
+        console.print(f"\n{len(failed)} of {len(outcomes)} stocks failed:", style="bold red")
+    for outcome in failed:
+        for reason in outcome.failures:
             console.print(
-                f"  {outcome.symbol}: {outcome.error}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"  {outcome.symbol}: {reason}", markup=False, highlight=False, soft_wrap=True
             )
     console.print()
     for file in files:
         console.print(f"Results: {file}", highlight=False, soft_wrap=True)
     console.print(f"Every run, asset and plot: retrain ui, then {DAGSTER_PAGE}", highlight=False)
     console.print(f"Every parameter and loss: retrain mlflow, then {MLFLOW_PAGE}", highlight=False)
+
+
+def _tables(outcomes: Sequence[Outcome], caption: str) -> Iterator[Table]:
+    """The comparison at both horizons, and what the search chose, as far as there is any."""
+    from retrain_assets.evaluation.params import ParamsRecord
+    from retrain_assets.evaluation.params_report import render_params
+
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    if records:
+        yield render_table(records, caption=caption)
+        yield render_table(records, caption=caption, scope="plan")
+    searched = [
+        ParamsRecord.from_json(record) for outcome in outcomes for record in outcome.params.values()
+    ]
+    if searched:
+        yield render_params(searched, caption=caption)

@@ -1,8 +1,12 @@
-"""The data folder as a command finds it: paths, universe, Dagster's instance."""
+"""What a command begins with: the data folder, its universe, Dagster's instance, a console."""
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from retrain_assets.home import Home
 
@@ -35,3 +39,14 @@ def dagster_instance(home: Home) -> dg.DagsterInstance:
     instance = dg.DagsterInstance.get()
     register_stocks(instance, BarStore(home.market).symbols())
     return instance
+
+
+def output() -> Console:
+    """Standard output; wide enough for the tables where no terminal says how wide it is.
+
+    A terminal is written to through a descriptor of its own, because Dagster turns the usual one
+    into a log file while a run is under way.
+    """
+    if sys.stdout.isatty():
+        return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
+    return Console(width=max(Console().width, 110))

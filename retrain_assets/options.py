@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from retrain_assets.errors import BadInput
+
+_OFF = ("off", "none", "null")
+_TRUTH = {"true": True, "false": False}
 
 Stocks = Annotated[
     list[str] | None,
@@ -47,22 +53,95 @@ Jobs = Annotated[
     int, typer.Option(min=1, help="Stocks to run at a time, each in a process of its own.")
 ]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]
+NoSearch = Annotated[
+    bool, typer.Option("--no-search", help="Leave out the search of inference parameters.")
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        metavar="NAME=V,V...",
+        help="Values to try of a setting, `off` among them; the others keep the family's.",
+    ),
+]
+Exhaustive = Annotated[
+    bool, typer.Option("--exhaustive", help="Try every setting on every origin: drop none early.")
+]
+Subset = Annotated[
+    int | None, typer.Option(min=1, help="Try so many settings, drawn from the grid at random.")
+]
+UpstreamFilters = Annotated[
+    bool,
+    typer.Option("--upstream-filters", help="Let a top_k override top_p, as published Kronos."),
+]
+OtherHoldoutDays = Annotated[
+    int | None,
+    typer.Option(
+        "--holdout-days", min=1, help="Sessions of one forecast; by default the adapter's."
+    ),
+]
+OtherPredictionLength = Annotated[
+    int | None,
+    typer.Option(
+        "--prediction-length", min=1, help="Bars of the long forecast; by default the adapter's."
+    ),
+]
 
 
-def spread_lists(arguments: Sequence[str], flag: str = "--stocks") -> list[str]:
-    """Let one flag take several values: `--stocks A B` becomes `--stocks A --stocks B`.
+def read_grid(texts: Sequence[str]) -> dict[str, list[float | int | bool | None]]:
+    """Settings and their values from `name=value,value`; `off` is None.
 
-    Values may also be joined by commas.
+    Raises BadInput, showing how to write it, for anything else and for a name given twice.
+    """
+    grid: dict[str, list[float | int | bool | None]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not (name and equals and values):
+            raise BadInput(
+                f"--grid {text}: write a setting and its values, such as top_k=20,50,off"
+            )
+        if name in grid:
+            raise BadInput(f"--grid {name} is given twice: join its values with commas")
+        grid[name] = [_read_value(name, value.strip()) for value in values.split(",")]
+    return grid
+
+
+def _read_value(name: str, text: str) -> float | int | bool | None:
+    word = text.lower()
+    if word in _OFF or word in _TRUTH:
+        return _TRUTH.get(word)
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise BadInput(f"--grid {name}: {text!r} is no number: give numbers, true, false or off")
+
+
+def spread_lists(arguments: Sequence[str]) -> list[str]:
+    """Let flags take several values: `--stocks A B` becomes `--stocks A --stocks B`.
+
+    Symbols may also be joined by commas; `--grid` keeps those that join its values.
+    """
+    return _spread(_spread(arguments, "--stocks", ","), "--grid", None)
+
+
+def _spread(arguments: Sequence[str], flag: str, comma: str | None) -> list[str]:
+    """Repeat one flag before each of its values, which `comma` separates beside blanks.
+
+    Raises BadInput if it is given without any.
     """
     spread: list[str] = []
     taking = False
-    for argument in arguments:
+    for argument, following in itertools.pairwise((*arguments, "-")):
         value = argument.removeprefix(f"{flag}=")
         if value == argument and argument.startswith("-"):
             taking = argument == flag
+            if taking and following.startswith("-"):
+                raise BadInput(f"{flag} is given without a value: add one, or leave it out")
             spread += [] if taking else [argument]
             continue
         taking = taking or value != argument
-        parts = [part for part in value.split(",") if part] if taking else []
+        parts = [part for part in value.split(comma) if part] if taking else []
         spread += [word for part in parts for word in (flag, part)] if taking else [argument]
     return spread

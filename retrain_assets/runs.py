@@ -9,92 +9,50 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.definitions import RETRAIN_STOCK, SUMMARISE_MONTH
-from retrain_assets.defs.adapters import adapter_name
+from retrain_assets.definitions import SUMMARISE_MONTH
+from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.partitions import partition_key, register_stocks
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.report import StockRecord
-from retrain_assets.home import Home
 from retrain_assets.launcher import process_tag
 from retrain_assets.market.bars import BarStore
 from retrain_assets.models.forecaster import families, family
 from retrain_assets.universe import Universe
+from retrain_assets.work import QUIET, Work
 
 if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
     from dagster_shared.error import SerializableErrorInfo
 
-_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run departs from the policy and the universe file; None leaves the choice to them.
-
-    families: model families to train and compare. epochs_scale: factor on the policy's epochs.
-    context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
-    """
-
-    families: tuple[str, ...]
-    holdout_days: int = 7
-    prediction_length: int | None = None
-    base: str | None = None
-    context_length: int | None = None
-    max_steps: int | None = None
-    epochs_scale: float = 1.0
-    seed: int = 0
-    warm_start: bool = False
-
-    def check(self, home: Home) -> None:
-        """Raise BadInput for what every stock would fail on: an unknown family or base."""
-        for name in self.families:
-            chosen = family(name)
-            chosen.limits(self.base or chosen.default_base, checkpoints=home.checkpoints)
-        if not self.epochs_scale > 0:
-            raise BadInput(f"epochs scale is {self.epochs_scale}: give a number above 0")
-
-    def run_config(self) -> dict[str, Any]:
-        """The options as Dagster's run configuration of `retrain_stock`."""
-        adapter = {
-            "base": self.base,
-            "epochs_scale": self.epochs_scale,
-            "context_length": self.context_length,
-            "max_steps": self.max_steps,
-            "seed": self.seed,
-            "warm_start": self.warm_start,
-        }
-        baseline = {
-            "holdout_days": self.holdout_days,
-            "prediction_length": self.prediction_length,
-        }
-        ops: dict[str, Any] = {
-            "baseline_metrics": {"config": _given(baseline)},
-            "comparison": {"config": {"families": list(self.families), "seed": self.seed}},
-        }
-        ops |= {adapter_name(name): {"config": _given(adapter)} for name in self.families}
-        return {"ops": ops, "loggers": _QUIET}
+_SILENT = "the run ended without saying why: look at its page"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one stock: its comparison, or the reason why there is none."""
+    """What came of one stock.
+
+    record: its comparison. params: record of the search by family. error: why what they need
+    failed, and with it the stock. search_errors: why a search alone failed, by family.
+    """
 
     symbol: str
     run_id: str
     record: StockRecord | None = None
+    params: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
+    search_errors: Mapping[str, str] = field(default_factory=dict)
 
-
-def asset_order(options: Options) -> list[str]:
-    """Names of one stock's assets in the order they run."""
-    adapters = [adapter_name(name) for name in options.families]
-    return ["market_bars", "baseline_metrics", *adapters, "comparison"]
+    @property
+    def failures(self) -> list[str]:
+        """Every reason to say that it failed; empty if nothing did."""
+        alone = [f"{params_name(name)}: {why}" for name, why in self.search_errors.items()]
+        return [self.error, *alone] if self.error else alone
 
 
 def chosen_families(model_type: str) -> tuple[str, ...]:
@@ -140,72 +98,99 @@ def run_stocks(
     instance: dg.DagsterInstance,
     symbols: Sequence[str],
     month: str,
-    options: Options,
+    work: Work,
 ) -> Iterator[Outcome]:
     """Run one stock after the other and yield what came of each; Ctrl-C ends them all."""
     register_stocks(instance, symbols)
-    job = defs.resolve_job_def(RETRAIN_STOCK)
-    left_out = {adapter_name(name) for name in set(families()) - set(options.families)}
-    keys = [key for key in job.asset_layer.selected_asset_keys if key.path[-1] not in left_out]
+    job = defs.resolve_job_def(work.job)
+    assets = work.assets()
     for symbol in symbols:
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(month, symbol),
-            run_config=options.run_config(),
-            asset_selection=keys if left_out else None,
+            run_config=work.run_config(),
+            asset_selection=[dg.AssetKey(name) for name in assets],
             tags=_tags(),
             raise_on_error=False,
         )
         if _interrupted(result):
             raise KeyboardInterrupt
-        if result.success:
-            record = result.output_for_node("comparison")
-            yield Outcome(symbol, result.run_id, record=record)
-        else:
-            yield Outcome(symbol, result.run_id, error=why_failed(result))
+        yield _outcome(symbol, result, work)
+
+
+def _outcome(symbol: str, result: dg.ExecuteInProcessResult, work: Work) -> Outcome:
+    why = why_failed(result, work.assets())
+    done = {name for name in work.assets() if result.is_node_success(name) and name not in why}
+    searches = {name: params_name(name) for name in work.searched}
+    others = [reason for name, reason in why.items() if name not in searches.values()]
+    return Outcome(
+        symbol,
+        result.run_id,
+        record=result.output_for_node("comparison") if "comparison" in done else None,
+        params={n: result.output_for_node(asset) for n, asset in searches.items() if asset in done},
+        error=others[0] if others else None,
+        search_errors={n: why[asset] for n, asset in searches.items() if asset in why},
+    )
 
 
 def summarise(
     defs: dg.Definitions,
     instance: dg.DagsterInstance,
     month: str,
-    failed: Mapping[str, str],
+    outcomes: Iterable[Outcome],
+    work: Work,
 ) -> list[Path]:
     """Write the month's summary files and return them.
 
-    failed: reason by stock, for those that have no comparison. Raises BadInput with the
-    reason when the summary itself fails.
+    outcomes: of the stocks that ran; those that failed are listed. Raises BadInput with the
+    reason when a summary itself fails.
     """
+    names = work.summaries()
+    config = {
+        "comparison_summary": {"failed": {o.symbol: o.error for o in outcomes if o.error}},
+        "params_summary": {
+            "failed": {name: _not_searched(outcomes, name) for name in work.searched}
+        },
+    }
     result = defs.resolve_job_def(SUMMARISE_MONTH).execute_in_process(
         instance=instance,
         partition_key=month,
-        run_config={
-            "ops": {"comparison_summary": {"config": {"failed": dict(failed)}}},
-            "loggers": _QUIET,
-        },
+        run_config={"ops": {name: {"config": config[name]} for name in names}, "loggers": QUIET},
+        asset_selection=[dg.AssetKey(name) for name in names],
         tags=_tags(),
         raise_on_error=False,
     )
-    if not result.success:
-        raise BadInput(f"the summary of {month} was not written: {why_failed(result)}")
-    return [Path(file) for file in result.output_for_node("comparison_summary").values()]
+    for reason in why_failed(result, names).values():
+        raise BadInput(f"the summary of {month} was not written: {reason}")
+    return [Path(file) for name in names for file in result.output_for_node(name).values()]
 
 
-def why_failed(result: dg.ExecuteInProcessResult) -> str:
-    """The first failure of a run in the words of whoever raised it."""
+def _not_searched(outcomes: Iterable[Outcome], family_name: str) -> dict[str, str]:
+    """Why stocks have no parameters of a family, by symbol."""
+    missing = [outcome for outcome in outcomes if family_name not in outcome.params]
+    reasons = {o.symbol: o.search_errors.get(family_name) or o.error for o in missing}
+    return _given(reasons)
+
+
+def why_failed(result: dg.ExecuteInProcessResult, assets: Iterable[str]) -> dict[str, str]:
+    """Why each asset failed, in the words of whoever raised it; a check fails its asset."""
+    why: dict[str, str] = {}
     for check in result.get_asset_check_evaluations():
         if not check.passed:
-            return f"check {check.check_name}: {check.description}"
-    for failure in _failures(result):
-        if failure.user_failure_data and failure.user_failure_data.description:
-            return str(failure.user_failure_data.description)
-        if failure.error:
-            return _root(failure.error).message.strip()
-    return "the run ended without saying why: look at its page"
+            reason = f"check {check.check_name}: {check.description}"
+            why.setdefault(check.asset_key.to_user_string(), reason)
+    for event in result.get_step_failure_events():
+        # The step of a check has a name that begins with its asset's.
+        step = str(event.step_key)
+        owner = max((name for name in assets if step.startswith(name)), key=len, default=step)
+        why.setdefault(owner, _reason(event.step_failure_data))
+    return why if why or result.success else {"": _SILENT}
 
 
-def _failures(result: dg.ExecuteInProcessResult) -> list[StepFailureData]:
-    return [event.step_failure_data for event in result.all_events if event.is_step_failure]
+def _reason(failure: StepFailureData) -> str:
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    return _root(failure.error).message.strip() if failure.error else _SILENT
 
 
 def _root(error: SerializableErrorInfo) -> SerializableErrorInfo:
@@ -214,7 +199,8 @@ def _root(error: SerializableErrorInfo) -> SerializableErrorInfo:
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
     """Whether Ctrl-C ended the run: Dagster records it as a failure of the step."""
-    names = {_root(f.error).cls_name for f in _failures(result) if f.error}
+    failures = [event.step_failure_data for event in result.get_step_failure_events()]
+    names = {_root(failure.error).cls_name for failure in failures if failure.error}
     return "DagsterExecutionInterruptedError" in names
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain_assets.defs.progress import LOGGER
-from retrain_assets.runs import Options, Outcome, run_stocks
+from retrain_assets.runs import Outcome, run_stocks
+from retrain_assets.work import Work
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -43,9 +44,9 @@ class Slot:
         self._relay = threading.Thread(target=self._pass_on, daemon=True)
         self._relay.start()
 
-    def submit(self, symbol: str, month: str, options: Options) -> Future[Outcome]:
+    def submit(self, symbol: str, month: str, work: Work) -> Future[Outcome]:
         """Run a stock in the process."""
-        return self._pool.submit(_run_one, symbol, month, options)
+        return self._pool.submit(_run_one, symbol, month, work)
 
     def close(self) -> None:
         """Let the process end and pass on what it still had to tell."""
@@ -81,7 +82,7 @@ def run_side_by_side(
     home: Path,
     symbols: Sequence[str],
     month: str,
-    options: Options,
+    work: Work,
     *,
     device: str,
     jobs: int,
@@ -98,7 +99,7 @@ def run_side_by_side(
         while waiting or running:
             while waiting and idle:
                 symbol, slot = waiting.popleft(), idle.pop()
-                running[slot.submit(symbol, month, options)] = (symbol, slot)
+                running[slot.submit(symbol, month, work)] = (symbol, slot)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 symbol, slot = running.pop(future)
@@ -129,9 +130,9 @@ def _start(writer: Connection, home: Path, device: str) -> None:
     _definitions = build_definitions(Home(home), device=device)
 
 
-def _run_one(symbol: str, month: str, options: Options) -> Outcome:
+def _run_one(symbol: str, month: str, work: Work) -> Outcome:
     import dagster as dg
 
     with dg.DagsterInstance.get() as instance:
-        (outcome,) = run_stocks(_definitions, instance, [symbol], month, options)
+        (outcome,) = run_stocks(_definitions, instance, [symbol], month, work)
     return outcome

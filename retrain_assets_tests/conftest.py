@@ -10,4 +10,4 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
-pytest_plugins = ["retrain_assets_tests.installed"]
+pytest_plugins = ["retrain_assets_tests.installed", "retrain_assets_tests.finished"]

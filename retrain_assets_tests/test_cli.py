@@ -20,6 +20,7 @@ from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
 from retrain_assets_tests.installed import MONTH, made_bars
 
 QUICK = ["--base", "tiny", "--max-steps", "3", "--device", "cpu"]
+GRID = ["--grid", "num_samples=2,4", "temperature=.6,1", "top_k=3,off", "top_p=off"]
 
 
 class Told(str):

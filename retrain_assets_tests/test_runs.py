@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +22,10 @@ from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore, content_hash
 from retrain_assets.universe import Universe
-from retrain_assets_tests.installed import MONTH, entered
+from retrain_assets_tests.finished import QUICK, Finished, ran
+from retrain_assets_tests.installed import MONTH
 
-QUICK = runs.Options(families=("kronos",), base="tiny", max_steps=3)
 CANDIDATES = {"naive", "kronos.zero_shot", "kronos.adapter"}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An installation after one run of three stocks, of which SHORT cannot be done."""
-
-    home: Home
-    outcomes: dict[str, runs.Outcome]
-    files: list[Path]
-
-
-def ran(
-    home: Home, *symbols: str, month: str = MONTH, options: runs.Options = QUICK
-) -> dict[str, runs.Outcome]:
-    with dg.DagsterInstance.get() as instance:
-        defs = build_definitions(home, device="cpu")
-        return {o.symbol: o for o in runs.run_stocks(defs, instance, symbols, month, options)}
-
-
-@pytest.fixture(scope="module")
-def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    root = tmp_path_factory.mktemp("finished") / "data"
-    shutil.copytree(template, root)
-    with pytest.MonkeyPatch.context() as patch:
-        home = entered(root, patch)
-        outcomes = ran(home, "AAA", "SHORT", "BBB")
-        failed = {o.symbol: o.error for o in outcomes.values() if o.error}
-        with dg.DagsterInstance.get() as instance:
-            files = runs.summarise(build_definitions(home), instance, MONTH, failed)
-        yield Finished(home, outcomes, files)
 
 
 def adapter(home: Home, symbol: str, month: str = MONTH) -> dict[str, Any]:
@@ -86,7 +55,7 @@ def test_a_record_scores_every_candidate_at_both_horizons(finished: Finished) ->
 
 
 def test_the_summary_lists_what_succeeded_and_what_failed(finished: Finished) -> None:
-    (file,) = finished.files
+    file, _ = finished.files
     assert file.name == "comparison_summary_h16.json"
     summary = json.loads(file.read_text())
     assert summary["month"] == MONTH
@@ -143,7 +112,7 @@ def test_the_instance_knows_every_partition_check_and_version(finished: Finished
             finished.outcomes["AAA"].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
         )
         passed = {e.dagster_event.event_specific_data.check_name for e in checks}
-        assert passed == {"bars_are_valid", "adapter_reloads"}
+        assert passed == {"bars_are_valid", "adapter_reloads", "params_reproduce"}
 
 
 def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) -> None:
@@ -153,8 +122,9 @@ def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) 
     stale.write_text("{}")
     with dg.DagsterInstance.get() as instance:
         runs.register_stocks(instance, ["AAA"])
-        (file,) = runs.summarise(build_definitions(home), instance, MONTH, {})
+        file, other = runs.summarise(build_definitions(home), instance, MONTH, [], QUICK)
     assert set(json.loads(file.read_text())["results"]) == {"AAA"}
+    assert [entry["stock"] for entry in json.loads(other.read_text())] == ["AAA"]
     assert list(stale.parent.glob("*.json")) == [file]
 
 
@@ -162,7 +132,7 @@ def test_a_warm_start_begins_with_the_previous_months_adapter(
     finished: Finished, home: Home
 ) -> None:
     shutil.copytree(finished.home.models, home.models)
-    (outcome,) = ran(home, "AAA", month="2023-09", options=replace(QUICK, warm_start=True)).values()
+    (outcome,) = ran(home, "AAA", month="2023-09", work=replace(QUICK, warm_start=True)).values()
     assert outcome.error is None
     record = adapter(home, "AAA", "2023-09")
     assert record["metrics"]["warm_start"] == adapter(finished.home, "AAA")["folder"]
@@ -186,7 +156,7 @@ def test_no_bar_after_the_cut_changes_anything(finished: Finished, home: Home) -
     store.write("AAA", bars, source="corrupted")
     outcome = ran(home, "AAA")["AAA"]
     assert unmeasured(outcome.record) == unmeasured(finished.outcomes["AAA"].record)
-    for asset in ("market_bars", "baseline_metrics", "kronos_adapter"):
+    for asset in ("market_bars", "baseline_metrics", "kronos_adapter", "kronos_params"):
         path = Path(asset) / MONTH / "AAA.json"
         before, after = (read_json(h.assets / path) for h in (finished.home, home))
         assert unmeasured(after) == unmeasured(before), asset
@@ -235,7 +205,8 @@ def test_bars_that_change_between_stages_are_noticed(home: Home) -> None:
             asset_selection=[dg.AssetKey("baseline_metrics")],
             raise_on_error=False,
         )
-    assert "have changed since market_bars saw them" in runs.why_failed(result)
+    reasons = runs.why_failed(result, ["baseline_metrics"])
+    assert "have changed since market_bars saw them" in reasons["baseline_metrics"]
 
 
 def test_an_mlflow_that_is_away_costs_the_stock_and_says_why(

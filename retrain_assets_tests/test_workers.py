@@ -9,10 +9,10 @@ import pytest
 
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
-from retrain_assets.runs import Options
+from retrain_assets.work import Options
 from retrain_assets.workers import run_side_by_side
+from retrain_assets_tests.finished import QUICK, ran
 from retrain_assets_tests.installed import MONTH
-from retrain_assets_tests.test_runs import QUICK, ran
 
 
 class Seen(logging.Handler):
@@ -48,6 +48,8 @@ def test_side_by_side_gives_what_one_after_the_other_gives(home: Home) -> None:
         assert record is not None
         assert before is not None
         assert record["scores"] == before["scores"]
+        again, first = outcomes[symbol].params["kronos"], alone[symbol].params["kronos"]
+        assert again["summary"] == first["summary"]
         stored = read_json(home.assets / "kronos_adapter" / MONTH / f"{symbol}.json")
         assert stored["digest"] == digest
         assert outcomes[symbol].run_id != alone[symbol].run_id
@@ -66,7 +68,7 @@ def test_a_process_that_dies_costs_the_stock_it_was_running(home: Home) -> None:
                 (worker,) = multiprocessing.active_children()
                 worker.kill()
 
-    slow = Options(families=("kronos",), base="tiny", max_steps=400)
+    slow = Options(families=("kronos",), base="tiny", max_steps=400, search=None)
     outcomes = {
         outcome.symbol: outcome
         for outcome in run_side_by_side(

@@ -14,9 +14,8 @@ from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.plots import loss_curve
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Device, Models
-from retrain_assets.defs.tracking import TrackedRun, Tracking
+from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.errors import BadInput
-from retrain_assets.home import DAGSTER_PAGE
 from retrain_assets.models.forecaster import ModelFamily, families
 
 if TYPE_CHECKING:
@@ -167,16 +166,10 @@ def _tracked(
 ) -> Iterator[TrackedRun]:
     """An MLflow run with the plan as parameters; an interrupted training's run goes on."""
     family, key = training.model.family, str(context.partition_key)
-    tags = {
-        "month": training.month,
-        "stock": training.symbol,
+    tags = partition_tags(context) | {
         "base": training.model.base,
         "device": str(training.model.device),
         "threads": str(threads),
-        "dagster.run_id": context.run.run_id,
-        "dagster.run_url": f"{DAGSTER_PAGE}/runs/{context.run.run_id}",
-        "dagster.asset": context.asset_key.to_user_string(),
-        "dagster.partition": key,
     }
     resume = training.interrupted_notes().get("mlflow_run")
     with tracking.run(family, key, tags=tags, resume=resume) as run:

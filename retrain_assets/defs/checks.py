@@ -1,14 +1,20 @@
-"""Checks on what training stored; the check on bars stands beside them in `market`."""
+"""Checks on what training and search stored; the check on bars stands in `market`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from retrain_assets.defs.adapters import adapter_name
+from retrain_assets.defs.holdout import params_name
+from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.resources import Device, Models
-from retrain_assets.errors import RetrainError
-from retrain_assets.models.forecaster import families
+from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.models.forecaster import families, family
+
+if TYPE_CHECKING:
+    from retrain_assets.evaluation.params import ParamsRecord
+    from retrain_assets.training.adapters import AdapterRecord
 
 
 def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
@@ -41,3 +47,91 @@ def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
 def adapter_checks() -> list[dg.AssetChecksDefinition]:
     """One check per model family."""
     return [build_adapter_check(name) for name in families()]
+
+
+def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
+    """The check that a family's chosen parameters still hold."""
+
+    @dg.asset_check(
+        asset=params_name(family_name),
+        name="params_reproduce",
+        blocking=True,
+        partitions_def=month_stock,
+        additional_ins={
+            "market_bars": dg.AssetIn("market_bars"),
+            "adapter": dg.AssetIn(adapter_name(family_name)),
+        },
+        description=(
+            "The stored search loads, belongs to the adapter, base and bars at hand, and the "
+            "chosen setting errs on the selection origins as it did: to the bit on the CPU."
+        ),
+    )
+    def params_reproduce(
+        record: dict[str, Any],
+        market_bars: PartitionBars,
+        adapter: dict[str, Any],
+        models: Models,
+        device: Device,
+    ) -> dg.AssetCheckResult:
+        from retrain_assets.training.adapters import AdapterRecord
+
+        try:
+            with device.lease() as where:
+                trained = AdapterRecord.from_json(adapter)
+                stored = _stored(record, trained, market_bars, models)
+                apart = _repeated(stored, trained, market_bars, models, device, where)
+        except RetrainError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        mae = stored.summary["selection_mae"]
+        return dg.AssetCheckResult(
+            passed=True,
+            description=f"selection error {mae:.6g} again",
+            metadata={"relative difference": apart},
+        )
+
+    return params_reproduce
+
+
+def params_checks() -> list[dg.AssetChecksDefinition]:
+    """One check per model family."""
+    return [build_params_check(name) for name in families()]
+
+
+def _stored(
+    record: dict[str, Any], adapter: "AdapterRecord", view: PartitionBars, models: Models
+) -> "ParamsRecord":
+    """The search as its folder has it, after all that can be compared without a forecast."""
+    from retrain_assets.evaluation.params import ParamsRecord, checked, read_search
+
+    known = ParamsRecord.from_json(record)
+    found, _, _ = read_search(models.searches(adapter) / known.folder)
+    if found != known:
+        raise BadInput(
+            f"the files in {models.searches(adapter) / known.folder} are not those of the record: "
+            f"search again with `retrain validate --stocks {adapter.symbol}`"
+        )
+    if adapter.bars_hash != view.hash:
+        raise BadInput(
+            f"the {adapter.family} adapter of {adapter.symbol} {adapter.month} was trained on "
+            f"other bars: materialize {adapter_name(adapter.family)} again"
+        )
+    return checked(known, adapter, compat=known.compat)
+
+
+def _repeated(
+    record: "ParamsRecord",
+    adapter: "AdapterRecord",
+    view: PartitionBars,
+    models: Models,
+    device: Device,
+    where: str,
+) -> float:
+    """How far, relatively, the chosen setting's error is from the stored one."""
+    from retrain_assets.evaluation.params import reproduce
+    from retrain_assets.training.adapters import load_adapted
+
+    model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=where)
+    own = family(record.family)
+    options = {"compat": record.compat} if record.compat else None
+    forecaster = own.forecaster(model, name=own.name, options=options)
+    return reproduce(record, view.bars, forecaster, device=where, threads=device.threads)

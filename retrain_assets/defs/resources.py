@@ -21,7 +21,7 @@ from retrain_assets.universe import Stock, Universe
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from retrain_assets.training.adapters import ModelStore
+    from retrain_assets.training.adapters import AdapterRecord, ModelStore
 
 THREADS = 1
 """CPU threads by default: a second stock at the same time gains more than a second thread."""
@@ -53,6 +53,11 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         from retrain_assets.training.adapters import ModelStore
 
         return ModelStore(Path(self.root))
+
+    def searches(self, record: AdapterRecord) -> Path:
+        """Folder of the parameter searches of an adapter's family, month and stock."""
+        store = self.store()
+        return store.partition_folder(record.family, record.month, record.symbol) / "params"
 
     @property
     def bases(self) -> Path:
@@ -130,6 +135,10 @@ class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's o
     def comparisons(self, month: str) -> Path:
         """Folder of one month's comparison summaries."""
         return Path(self.root) / "comparison_results" / month
+
+    def validations(self, month: str) -> Path:
+        """Folder of one month's chosen parameters."""
+        return Path(self.root) / "validation_results" / month
 
 
 def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:

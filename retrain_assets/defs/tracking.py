@@ -1,4 +1,4 @@
-"""Experiment tracking with MLflow: one run per adapter, linked with the Dagster run both ways."""
+"""Experiment tracking with MLflow: a run per adapter and per search, linked with Dagster's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from retrain_assets.defs.partitions import month_and_symbol
 from retrain_assets.errors import RetrainError
 from retrain_assets.files import atomic_file
-from retrain_assets.home import MLFLOW_PAGE
+from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
 
@@ -69,6 +72,38 @@ class TrackedRun:
     def log_folder(self, folder: Path) -> None:
         """Store the files of a folder as the run's artifacts."""
         self.client.log_artifacts(self.id, str(folder))
+
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        """Store a table as CSV, which MLflow's page shows as a table."""
+        self.client.log_text(self.id, table.to_csv(index=False), name)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Store a figure; the name's ending says in which format."""
+        self.client.log_figure(self.id, figure, name)
+
+
+def partition_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Tags that lead from an MLflow run to the Dagster run and partition it belongs to."""
+    month, symbol = month_and_symbol(context.partition_key)
+    return {
+        "month": month,
+        "stock": symbol,
+        "dagster.run_id": context.run.run_id,
+        "dagster.run_url": f"{DAGSTER_PAGE}/runs/{context.run.run_id}",
+        "dagster.asset": context.asset_key.to_user_string(),
+        "dagster.partition": str(context.partition_key),
+    }
+
+
+def flat_numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of nested mappings by dotted name; anything else is left out."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat_numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{name}"] = float(value)
+    return found
 
 
 class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom

@@ -1,0 +1,75 @@
+"""What a search of inference parameters found: for MLflow, for a partition's page, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from retrain_assets.defs.plots import error_map, inline
+from retrain_assets.defs.tracking import TrackedRun, flat_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from retrain_assets.evaluation.params import ParamsRecord
+    from retrain_assets.evaluation.search import SearchResult
+
+_ROWS = 10  # of the table, on a partition's page
+
+
+def search_map(result: SearchResult) -> Figure:
+    """Error over the grid against the default's, each setting on the origins it was seen on."""
+    losses = result.losses[[str(row) for row in result.table.index]].to_numpy()
+    default = result.losses["default"].to_numpy() @ ~np.isnan(losses)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = 100 * (np.nansum(losses, axis=0) / default - 1)
+    return error_map(result.table.assign(against_default=change), list(result.default))
+
+
+def log_search(
+    run: TrackedRun, record: ParamsRecord, table: pd.DataFrame, folder: Path, picture: Figure
+) -> None:
+    """Store a search in its MLflow run: best parameters, every score, table, files and map."""
+    racing = {f"racing.{name}": value for name, value in (record.summary["racing"] or {}).items()}
+    run.log_params({f"best.{name}": value for name, value in record.chosen.items()} | racing)
+    run.log_metrics([(0, flat_numbers(record.summary))])
+    run.log_folder(folder)
+    run.log_table(table, "grid.csv")
+    run.log_figure(picture, "error_map.svg")
+
+
+def search_metadata(
+    record: ParamsRecord, table: pd.DataFrame, folder: Path, picture: Figure
+) -> dict[str, Any]:
+    """What the page of one partition shows."""
+    found, test = record.summary, record.summary["test"]
+    best = table.sort_values(["dropped_in_round", "mae"], na_position="first").head(_ROWS)
+    shown = best.astype(object).where(best.notna(), None)
+    rows = [dict(zip(shown.columns, row, strict=True)) for row in shown.to_numpy()]
+    return {
+        "error map": dg.MetadataValue.md(inline(picture, "errors")),
+        "chosen": dg.MetadataValue.json(record.chosen),
+        **{f"test MAE % of {name}": test[name]["mae_pct"] for name in test},
+        "expected gain % over the default": found["expected_gain_pct"],
+        "shrinkage, points": found["shrinkage_pct"],
+        "SPA p of a gain over the default": found["spa_p_value"],
+        "selection origins": found["origins"],
+        "settings": found["settings"],
+        "best rows": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]),
+        "folder": dg.MetadataValue.path(folder),
+        "notes": dg.MetadataValue.json(found["notes"]),
+        "dates": dg.MetadataValue.json(record.split_dates),
+    }
+
+
+def in_words(record: ParamsRecord) -> str:
+    """The choice and its score in one line."""
+    from retrain_assets.evaluation.search_report import words
+
+    test = record.summary["test"]
+    scores = ", ".join(f"{name} {test[name]['mae_pct']:.2f} %" for name in test)
+    return f"{words(record.chosen)}; on the test {scores}"

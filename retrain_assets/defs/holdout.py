@@ -1,0 +1,274 @@
+"""Fourth stage: inference parameters, searched on held-out sessions and scored once on the test."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from retrain_assets.defs import findings
+from retrain_assets.defs.adapters import GPU, adapter_name
+from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month_and_symbol, month_stock
+from retrain_assets.defs.progress import failing_plainly, tell
+from retrain_assets.defs.resources import Device, Models
+from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
+from retrain_assets.errors import BadInput
+from retrain_assets.models.forecaster import ModelFamily, families
+
+if TYPE_CHECKING:
+    from retrain_assets.evaluation.params import ParamsRecord
+    from retrain_assets.evaluation.racing import Racing
+    from retrain_assets.evaluation.search import SearchResult
+    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.models.forecaster import Forecaster, SearchSpace
+    from retrain_assets.training.adapters import AdapterRecord
+
+
+class ParamsConfig(dg.Config):
+    """What is searched; by default the family's whole grid on the adapter's own split."""
+
+    holdout_days: int | None = Field(
+        None, ge=1, description="Sessions of one forecast; by default the adapter's."
+    )
+    prediction_length: int | None = Field(
+        None, ge=1, description="Bars of the long forecast; by default the adapter's."
+    )
+    space: dict[str, list[Any | None]] = Field(
+        default_factory=dict,
+        description="Values to try by setting, null for off; the others keep the family's.",
+    )
+    subset: int | None = Field(
+        None, ge=1, description="How many settings to draw from the grid at random."
+    )
+    compat: str | None = Field(
+        None, description="upstream: combine filters as the published sampler does."
+    )
+    exhaustive: bool = Field(False, description="Try every setting on every origin.")
+    racing_level: float | None = Field(
+        None, gt=0, lt=0.5, description="Level of the test that drops a setting early."
+    )
+    first_round: int | None = Field(None, ge=3, description="Origins before any is dropped.")
+    next_rounds: int | None = Field(None, ge=1, description="Origins of each later round.")
+    seed: int = Field(0, ge=0, description="Seed of every sampled forecast.")
+
+
+def params_name(family: str) -> str:
+    """Name of the asset that searches a family's inference parameters."""
+    return f"{family}_params"
+
+
+def build_params(family: ModelFamily) -> dg.AssetsDefinition:
+    """The asset that searches inference parameters of one family's adapters."""
+    missing = {"allow_missing_partitions": True}  # told in words of ours, below
+
+    @dg.asset(
+        name=params_name(family.name),
+        description=(
+            f"Inference parameters of {family.title} for one stock's adapter.\n\nEvery setting of "
+            "the grid forecasts the selection origins of the adapter's split; one that cannot win "
+            "any more is dropped early. Settings that noise cannot tell from the best give way to "
+            "the cheapest of them. The chosen setting, the published one and naive are then scored "
+            "once on the test window, which no choice has seen: that is the score to go by. The "
+            "lowest error of many on the selection is too low by chance, and the difference is "
+            "shown as shrinkage."
+        ),
+        partitions_def=month_stock,
+        group_name="search",
+        kinds={"pytorch", "mlflow"},
+        owners=OWNERS,
+        pool=GPU,
+        # The comparison does not wait for it, but comes after it in the same run.
+        op_tags={"dagster/priority": "1"},
+        ins={
+            "market_bars": dg.AssetIn(metadata=missing),
+            "adapter": dg.AssetIn(adapter_name(family.name), metadata=missing),
+        },
+    )
+    def params(
+        context: dg.AssetExecutionContext,
+        config: ParamsConfig,
+        market_bars: PartitionBars | None,
+        adapter: dict[str, Any] | None,
+        models: Models,
+        device: Device,
+        tracking: Tracking,
+    ) -> dg.Output[dict[str, Any]]:
+        from retrain_assets.evaluation.params import write_search
+
+        with failing_plainly(), device.lease() as where:
+            view, trained = _inputs(context, market_bars, adapter, family)
+            task = _prepared(family, config, trained, models, where)
+            with _tracked(context, tracking, task, device.threads) as run:
+                result = task.search(view, report=_reporter(context))
+                record = task.record(result, view, threads=device.threads)
+                folder = write_search(models.searches(trained), record, result)
+                picture = findings.search_map(result)
+                findings.log_search(run, record, result.table, folder, picture)
+        tell(context, findings.in_words(record), 1.0)
+        return dg.Output(
+            record.to_json(),
+            data_version=dg.DataVersion(record.digest),
+            metadata=findings.search_metadata(record, result.table, folder, picture)
+            | {"mlflow": dg.MetadataValue.url(run.url)},
+        )
+
+    return params
+
+
+def params() -> list[dg.AssetsDefinition]:
+    """One search asset per model family there is."""
+    return [build_params(family) for family in families().values()]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A search about to start: everything loaded and checked, nothing forecast yet.
+
+    space: the values by setting. settings: all that are tried. device: where.
+    """
+
+    family: ModelFamily
+    config: ParamsConfig
+    adapter: "AdapterRecord"
+    split: "Split"
+    space: "SearchSpace"
+    settings: list[dict[str, Any]]
+    forecaster: "Forecaster"
+    device: str
+
+    def search(self, view: PartitionBars, *, report: Callable[[str], None]) -> "SearchResult":
+        from retrain_assets.evaluation.search import search
+
+        return search(
+            view.bars,
+            self.split,
+            self.forecaster,
+            self.settings,
+            default=self.family.default_settings,
+            context=self.split.context,
+            symbol=view.symbol,
+            seed=self.config.seed,
+            racing=_racing(self.config),
+            device=self.device,
+            report=report,
+        )
+
+    def record(
+        self, result: "SearchResult", view: PartitionBars, *, threads: int
+    ) -> "ParamsRecord":
+        from retrain_assets.evaluation.params import params_record
+
+        return params_record(
+            result,
+            self.adapter,
+            self.split,
+            view.bars,
+            settings=self.settings,
+            seed=self.config.seed,
+            threads=threads,
+            device=self.device,
+            compat=self.config.compat,
+        )
+
+
+def _inputs(
+    context: dg.AssetExecutionContext,
+    view: PartitionBars | None,
+    adapter: dict[str, Any] | None,
+    family: ModelFamily,
+) -> "tuple[PartitionBars, AdapterRecord]":
+    """The bars and the adapter that was trained on them; raises BadInput, saying what to run."""
+    from retrain_assets.training.adapters import AdapterRecord
+
+    month, symbol = month_and_symbol(context.partition_key)
+    if view is None or adapter is None:
+        raise BadInput(
+            f"no {family.name} adapter of {symbol} {month}: train one with "
+            f"`retrain run --stocks {symbol} --month {month}`"
+        )
+    record = AdapterRecord.from_json(adapter)
+    if record.bars_hash != view.hash:
+        raise BadInput(
+            f"the {family.name} adapter of {symbol} {month} was trained on other bars: "
+            f"materialize {adapter_name(family.name)} again"
+        )
+    return view, record
+
+
+def _prepared(
+    family: ModelFamily,
+    config: ParamsConfig,
+    adapter: "AdapterRecord",
+    models: Models,
+    device: str,
+) -> _Task:
+    """Config and adapter to grid, split and forecaster."""
+    from retrain_assets.evaluation.search import expand
+    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.evaluation.validation import validation_split
+    from retrain_assets.training.adapters import load_adapted
+
+    space = dict(family.search_space) | config.space
+    settings = expand(space, subset=config.subset, seed=config.seed)
+    split = validation_split(
+        Split.from_json(adapter.split),
+        holdout_days=config.holdout_days,
+        prediction_length=config.prediction_length,
+        limits=family.limits(adapter.base, checkpoints=models.bases),
+        symbol=adapter.symbol,
+    )
+    model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=device)
+    options = {"compat": config.compat} if config.compat else None
+    forecaster = family.forecaster(model, name=family.name, options=options)
+    return _Task(family, config, adapter, split, space, settings, forecaster, device)
+
+
+def _racing(config: ParamsConfig) -> "Racing | None":
+    from retrain_assets.evaluation.racing import Racing
+
+    if config.exhaustive:
+        return None
+    usual = Racing()
+    return Racing(
+        level=usual.level if config.racing_level is None else config.racing_level,
+        first=config.first_round or usual.first,
+        following=config.next_rounds or usual.following,
+    )
+
+
+@contextlib.contextmanager
+def _tracked(
+    context: dg.AssetExecutionContext, tracking: Tracking, task: _Task, threads: int
+) -> Iterator[TrackedRun]:
+    """An MLflow run with grid and split as parameters."""
+    name = params_name(task.family.name)
+    tags = partition_tags(context) | {
+        "base": task.adapter.base,
+        "adapter": task.adapter.digest,
+        "device": task.device,
+        "threads": str(threads),
+    }
+    with tracking.run(name, str(context.partition_key), tags=tags) as run:
+        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{name}": run.id})
+        grid = {f"grid.{name}": list(values) for name, values in task.space.items()}
+        split = {f"split.{name}": value for name, value in task.split.to_json().items()}
+        own = {"settings": len(task.settings), "seed": task.config.seed}
+        run.log_params(grid | split | own | {"compat": task.config.compat})
+        for note in task.split.notes:
+            tell(context, note)
+        yield run
+
+
+def _reporter(context: dg.AssetExecutionContext) -> Callable[[str], None]:
+    """A callback for the lines that a search reports; those of scoring are for the moment."""
+    _, symbol = month_and_symbol(context.partition_key)
+
+    def report(line: str) -> None:
+        text = line.removeprefix(f"{symbol}: ")
+        tell(context, text, minor=not text.startswith(("round", "chosen")))
+
+    return report

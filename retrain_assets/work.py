@@ -1,0 +1,243 @@
+"""What can be asked of a stock: to be retrained and compared, or to have its parameters searched.
+
+Each kind knows the job that does it, which of the job's assets it wants, and the run
+configuration that its fields come down to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from retrain_assets.definitions import RETRAIN_STOCK, SEARCH_PARAMS
+from retrain_assets.defs.adapters import adapter_name
+from retrain_assets.defs.holdout import params_name
+from retrain_assets.errors import BadInput
+from retrain_assets.home import Home
+from retrain_assets.models.forecaster import SearchSpace, family
+
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+"""Dagster's own console log is left out: progress is shown instead."""
+
+
+class Work(Protocol):
+    """What is asked of every stock: a job, with how it departs from its defaults."""
+
+    @property
+    def job(self) -> str:
+        """Name of the job."""
+        ...
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """Families whose inference parameters are searched."""
+        ...
+
+    def assets(self) -> list[str]:
+        """Names of one stock's assets in the order they run."""
+        ...
+
+    def summaries(self) -> list[str]:
+        """Names of the month's assets that say what came of it."""
+        ...
+
+    def check(self, home: Home) -> None:
+        """Raise BadInput for what every stock would fail on."""
+        ...
+
+    def run_config(self) -> dict[str, Any]:
+        """The job's run configuration."""
+        ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """How inference parameters are searched; None and empty leave it to adapter and family.
+
+    grid: values to try by setting, in place of the family's. subset: settings to draw from it.
+    exhaustive: drop no setting early. upstream_filters: combine filters as published Kronos.
+    holdout_days, prediction_length: other than those of the adapter's split.
+    """
+
+    grid: SearchSpace = field(default_factory=dict)
+    subset: int | None = None
+    exhaustive: bool = False
+    upstream_filters: bool = False
+    holdout_days: int | None = None
+    prediction_length: int | None = None
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise BadInput for a setting in the grid that none of these families searches."""
+        known = {setting for name in names for setting in family(name).search_space}
+        for setting in self.grid:
+            if setting not in known:
+                raise BadInput(
+                    f"there is no setting {setting!r} to search: use {', '.join(sorted(known))}"
+                )
+
+    def config(self, name: str, seed: int) -> dict[str, Any]:
+        """Configuration of one family's search; it takes those settings of the grid it has."""
+        return _given(
+            {
+                "space": {key: list(values) for key, values in self._own(name).items()},
+                "subset": self.subset,
+                "exhaustive": self.exhaustive,
+                "compat": "upstream" if self.upstream_filters else None,
+                "holdout_days": self.holdout_days,
+                "prediction_length": self.prediction_length,
+                "seed": seed,
+            }
+        )
+
+    def space(self, name: str) -> SearchSpace:
+        """The values that are tried with a family."""
+        return {**family(name).search_space, **self._own(name)}
+
+    def _own(self, name: str) -> SearchSpace:
+        known = family(name).search_space
+        return {key: values for key, values in self.grid.items() if key in known}
+
+    def told(self) -> str:
+        """What of it departs from the families' own way, for a caption."""
+        grid = [f"{key} {'/'.join(map(_written, values))}" for key, values in self.grid.items()]
+        parts = [f"grid {', '.join(grid)}"] if grid else []
+        parts += [f"{self.subset} settings at random"] if self.subset else []
+        parts += ["exhaustive"] if self.exhaustive else []
+        parts += ["upstream filters"] if self.upstream_filters else []
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a retraining departs from the policy and the universe file; None leaves it to them.
+
+    families: model families to train and compare. epochs_scale: factor on the policy's epochs.
+    context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
+    search: of inference parameters; None leaves it out.
+    """
+
+    families: tuple[str, ...]
+    holdout_days: int = 7
+    prediction_length: int | None = None
+    base: str | None = None
+    context_length: int | None = None
+    max_steps: int | None = None
+    epochs_scale: float = 1.0
+    seed: int = 0
+    warm_start: bool = False
+    search: Search | None = Search()
+
+    @property
+    def job(self) -> str:
+        """Everything from bars to comparison."""
+        return RETRAIN_STOCK
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """All families, or none."""
+        return self.families if self.search else ()
+
+    def assets(self) -> list[str]:
+        """Names of one stock's assets in the order they run."""
+        adapters = [adapter_name(name) for name in self.families]
+        searches = [params_name(name) for name in self.searched]
+        return ["market_bars", "baseline_metrics", *adapters, *searches, "comparison"]
+
+    def summaries(self) -> list[str]:
+        """Both; parameters of an adapter that has been replaced are said to be so."""
+        return ["comparison_summary", "params_summary"]
+
+    def check(self, home: Home) -> None:
+        """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""
+        for name in self.families:
+            chosen = family(name)
+            chosen.limits(self.base or chosen.default_base, checkpoints=home.checkpoints)
+        if not self.epochs_scale > 0:
+            raise BadInput(f"epochs scale is {self.epochs_scale}: give a number above 0")
+        if self.search and self.search.grid:
+            self.search.check(self.families)
+            for name in self.families:
+                self._check_ranges(name, self.search, home)
+
+    def _check_ranges(self, name: str, search: Search, home: Home) -> None:
+        """Raise BadInput for a value out of range, before a training that would be in vain."""
+        from retrain_assets.evaluation.search import expand
+
+        own = family(name)
+        settings = expand(search.space(name))
+        base = own.load(self.base or own.default_base, checkpoints=home.checkpoints, device="cpu")
+        forecaster = own.forecaster(base, name=name)
+        for setting in settings:
+            forecaster.traits(setting)
+
+    def run_config(self) -> dict[str, Any]:
+        """The options as Dagster's run configuration of `retrain_stock`."""
+        adapter = {
+            "base": self.base,
+            "epochs_scale": self.epochs_scale,
+            "context_length": self.context_length,
+            "max_steps": self.max_steps,
+            "seed": self.seed,
+            "warm_start": self.warm_start,
+        }
+        baseline = {
+            "holdout_days": self.holdout_days,
+            "prediction_length": self.prediction_length,
+        }
+        ops: dict[str, Any] = {
+            "baseline_metrics": {"config": _given(baseline)},
+            "comparison": {"config": {"families": list(self.families), "seed": self.seed}},
+        }
+        ops |= {adapter_name(name): {"config": _given(adapter)} for name in self.families}
+        if self.search:
+            ops |= _searches(self.families, self.search, self.seed)
+        return {"ops": ops, "loggers": QUIET}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A search of inference parameters for adapters that are stored already."""
+
+    families: tuple[str, ...]
+    search: Search = Search()
+    seed: int = 0
+
+    @property
+    def job(self) -> str:
+        """The search alone."""
+        return SEARCH_PARAMS
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """All families."""
+        return self.families
+
+    def assets(self) -> list[str]:
+        """One search a family."""
+        return [params_name(name) for name in self.families]
+
+    def summaries(self) -> list[str]:
+        """Of parameters alone: nothing is compared."""
+        return ["params_summary"]
+
+    def check(self, home: Home) -> None:
+        """Raise BadInput for an unknown family or setting."""
+        self.search.check(self.families)
+
+    def run_config(self) -> dict[str, Any]:
+        """Dagster's run configuration of `search_params`."""
+        ops = _searches(self.families, self.search, self.seed)
+        return {"ops": ops, "loggers": QUIET}
+
+
+def _searches(names: Iterable[str], search: Search, seed: int) -> dict[str, Any]:
+    return {params_name(name): {"config": search.config(name, seed)} for name in names}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _written(value: float | int | bool | None) -> str:
+    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
