@@ -10,6 +10,7 @@ Axes: N rows, H histories, nh heads, L context positions, S own positions, hs he
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -108,7 +109,8 @@ class HistoryCache:
         keys, values = self._filled(self._keys, len(q)), self._filled(self._values, len(q))
         scores = torch.cat([q[:, :, None] @ k.transpose(-1, -2) for k in keys], dim=-1)
         weights = torch.split(scores.softmax(-1), SEGMENT, dim=-1)  # of (H, nh, 1, S)
-        of_own = sum(w @ v for w, v in zip(weights, values, strict=True))
+        parts = (w @ v for w, v in zip(weights, values, strict=True))
+        of_own = functools.reduce(torch.add, parts)
         share = torch.sigmoid(log_prefix - scores.logsumexp(-1)[..., 0])  # (H, nh)
         return torch.lerp(of_own[:, :, 0], of_prefix, share[..., None])
 

@@ -24,7 +24,8 @@ def each(logits: torch.Tensor) -> torch.Tensor:
 
 def kept(logits: torch.Tensor, rows: Filters) -> torch.Tensor:
     """Which tokens each row may draw, (N, V) bool."""
-    return logits >= least_kept(logits, each(logits), rows)
+    ranked = logits.sort(dim=-1, descending=True).values
+    return logits >= least_kept(ranked, each(logits), rows, each(logits))
 
 
 def kept_by_hand(probabilities: np.ndarray, top_k: int | None, top_p: float | None) -> set[int]:
