@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from retrain_assets import cli, options
+from retrain_assets.errors import BadInput
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
 from retrain_assets_tests.installed import MONTH, made_bars
 
@@ -52,10 +53,27 @@ def test_several_values_may_follow_one_flag() -> None:
     assert options.spread_lists(spread) == spread
     files = ["import", "a.csv", "b.csv", "--symbol", "SPY"]
     assert options.spread_lists(files) == files
+    grid = ["--grid", "top_k=20,off", "--grid", "top_p=.9", "--stocks", "A"]
+    assert options.spread_lists(["--grid", "top_k=20,off", "top_p=.9", "--stocks", "A"]) == grid
+    for arguments in (["--grid", "--seed", "1"], ["--stocks"]):
+        with pytest.raises(BadInput, match=f"{arguments[0]} is given without a value"):
+            options.spread_lists(arguments)
+
+
+def test_a_grid_is_read_as_numbers_truth_and_off() -> None:
+    texts = ["top_k=20,off", "temperature=.5,1,1e1", "use_past=true,False", "top_p=None"]
+    grid = options.read_grid(texts)
+    assert grid == {
+        "top_k": [20, None],
+        "temperature": [0.5, 1, 10.0],
+        "use_past": [True, False],
+        "top_p": [None],
+    }
+    assert [type(value) for value in grid["temperature"]] == [float, int, float]
 
 
 def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any) -> None:
-    told = retrain("run", "--stocks", "aaa.us", "SHORT", "--month", MONTH, *QUICK)
+    told = retrain("run", "--stocks", "aaa.us", "SHORT", "--month", MONTH, *QUICK, *GRID)
     assert told.code == 1
     assert "AAA kronos_adapter: epoch 1/" in told
     assert "AAA done, winner:" in told
@@ -71,6 +89,11 @@ def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any
     assert "retrain ui" in told
     assert "retrain mlflow" in told
     assert "Traceback" not in told
+    assert "Parameters chosen for 7 sessions ahead (num_samples/temperature/top_k/top_p)" in told
+    chosen = home.results / "validation_results" / MONTH / "hyperparameter_validation_results.json"
+    assert f"Results: {chosen}" in told
+    status = {entry["stock"]: entry["kronos"]["status"] for entry in json.loads(chosen.read_text())}
+    assert status == {"AAA": "success", "SHORT": "failed"}
 
 
 def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) -> None:
@@ -84,6 +107,7 @@ def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) 
     assert told.code == 1
 
 
+TINY = ["--stocks", "AAA", "--base", "tiny", "--grid"]
 REFUSED = {
     "unknown symbol": (
         ["--stocks", "AAB"],
@@ -98,6 +122,16 @@ REFUSED = {
     "unknown base": (["--stocks", "AAA", "--base", "huge"], "no Kronos base 'huge'"),
     "unknown family": (["--stocks", "AAA", "--model-type", "lstm"], "no model family 'lstm'"),
     "no epochs": (["--stocks", "AAA", "--base", "tiny", "--epochs-scale", "0"], "above 0"),
+    "unknown setting": (
+        [*TINY, "heat=1"],
+        "no setting 'heat' to search: use num_samples, temperature, top_k, top_p",
+    ),
+    "temperature": ([*TINY, "temperature=-1"], "'temperature' must be a number above 0"),
+    "top_p": ([*TINY, "top_p=1.5"], "'top_p' must be in (0, 1]"),
+    "a value twice": ([*TINY, "top_k=20,20"], "'top_k' has the value 20 twice"),
+    "no number": ([*TINY, "top_k=many"], "--grid top_k: 'many' is no number"),
+    "no values": ([*TINY, "top_k="], "write a setting and its values, such as top_k=20"),
+    "a setting twice": ([*TINY, "top_k=20", "top_k=50"], "--grid top_k is given twice"),
 }
 
 
@@ -131,6 +165,45 @@ def test_options_out_of_range_are_usage_errors(home: Home, retrain: Any) -> None
     assert retrain("run", "--stocks", "AAA", "--holdout-days", "0").code == 2
     assert retrain("run", "--stocks", "AAA", "--max-steps", "many").code == 2
     assert retrain("fly").code == 2
+
+
+def test_validate_searches_what_is_stored_and_says_what_is_not(
+    searched: Home, retrain: Any
+) -> None:
+    lengths = ["--holdout-days", "6", "--prediction-length", "12"]
+    told = retrain("validate", "--stocks", "AAA", "SHORT", "--month", MONTH, *lengths, *GRID)
+    assert told.code == 1
+    assert "grid num_samples 2/4, temperature 0.6/1, top_k 3/off, top_p off" in told
+    assert "AAA kronos_params: round 1: 8 settings in 4 groups" in told
+    assert "AAA done" in told
+    assert "Parameters chosen for 6 sessions ahead" in told
+    assert "1 of 2 stocks failed: SHORT: kronos_params: no kronos adapter of SHORT" in told
+    assert f"`retrain run --stocks SHORT --month {MONTH}`" in told
+    assert "comparison_summary" not in told
+    file = (
+        searched.results / "validation_results" / MONTH / "hyperparameter_validation_results.json"
+    )
+    assert f"Results: {file}" in told
+    (entry, *_) = json.loads(file.read_text())
+    assert (entry["stock"], entry["kronos"]["prediction_length"]) == ("AAA", 12)
+
+
+REFUSED_VALIDATIONS = {
+    "nothing chosen": ([], "say which stocks: one of --stocks"),
+    "unknown family": (["--stocks", "AAA", "--model-type", "lstm"], "no model family 'lstm'"),
+    "unknown setting": (["--stocks", "AAA", "--grid", "heat=1"], "no setting 'heat' to search"),
+    "malformed grid": (["--stocks", "AAA", "--grid", "20,off"], "write a setting and its values"),
+    "no grid": (["--stocks", "AAA", "--grid"], "--grid is given without a value"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_VALIDATIONS)
+def test_a_bad_validation_ends_before_anything_runs(home: Home, retrain: Any, case: str) -> None:
+    arguments, message = REFUSED_VALIDATIONS[case]
+    told = retrain("validate", *arguments)
+    assert told.code == 2
+    assert message in told
+    assert not home.assets.exists()
 
 
 def test_an_import_stores_bars_and_makes_them_usable(
@@ -177,9 +250,12 @@ def test_env_prints_what_a_shell_needs(home: Home, retrain: Any) -> None:
 
 def test_the_guides_half_more_epochs_can_be_left_out(home: Home, retrain: Any) -> None:
     arguments = ["--stocks", "AAA", "--month", MONTH, "--no-extended-epochs", "--no-progress"]
+    arguments += ["--no-search"]
     assert retrain("run", *arguments, *QUICK).code == 0
     record = json.loads((home.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
     assert (record["plan"]["extended_epochs"], record["plan"]["epochs"]) == (22, 15)
+    assert not (home.assets / "kronos_params").exists()
+    assert not (home.results / "validation_results").exists()
 
 
 @pytest.mark.long
@@ -218,13 +294,18 @@ def status(page: str, seconds: float = 90) -> int:
 
 @pytest.mark.long
 def test_the_web_page_and_dg_give_what_the_command_line_gives(home: Home, retrain: Any) -> None:
-    assert retrain("run", "--stocks", "AAA", "--month", MONTH, "--no-progress", *QUICK).code == 0
+    arguments = ["--stocks", "AAA", "--month", MONTH, "--no-progress", *QUICK, *GRID]
+    assert retrain("run", *arguments).code == 0
     record = home.assets / "kronos_adapter" / MONTH / "AAA.json"
     first = json.loads(record.read_text())
+    params = home.assets / "kronos_params" / MONTH / "AAA.json"
+    searched = json.loads(params.read_text())
     shutil.rmtree(home.assets)
     shutil.rmtree(home.models)
+    space = {"num_samples": [2, 4], "temperature": [0.6, 1], "top_k": [3, None], "top_p": [None]}
     config = {
         "kronos_adapter": {"config": {"base": "tiny", "max_steps": 3}},
+        "kronos_params": {"config": {"space": space}},
         "comparison": {"config": {"families": ["kronos"]}},
     }
     subprocess.run(
@@ -239,13 +320,15 @@ def test_the_web_page_and_dg_give_what_the_command_line_gives(home: Home, retrai
     )
     again = json.loads(record.read_text())
     assert (again["digest"], again["folder"]) == (first["digest"], first["folder"])
+    repeated = json.loads(params.read_text())
+    assert (repeated["digest"], repeated["summary"]) == (searched["digest"], searched["summary"])
 
 
 @pytest.mark.long
 def test_a_killed_run_goes_on_and_ends_the_same(home: Home, retrain: Any, tmp_path: Path) -> None:
     shutil.copytree(home.root, tmp_path / "other")
     arguments = ["run", "--stocks", "AAA", "--month", MONTH, "--base", "tiny", "--device", "cpu"]
-    arguments += ["--max-steps", "120"]
+    arguments += ["--max-steps", "120", "--no-search"]
     assert retrain(*arguments).code == 0
     whole = json.loads((home.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
 

@@ -14,7 +14,7 @@ PACKAGE = Path(retrain_assets.__file__).parent
 LOWER = ("market", "models", "training", "evaluation")
 UPPER = (
     *("defs", "definitions", "launcher", "home", "universe"),
-    *("cli", "display", "opened", "options", "pages", "runs", "workers"),
+    *("cli", "display", "opened", "options", "pages", "runs", "supplies", "work", "workers"),
 )
 FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
 # A GPU machine that runs only the training needs no more than these.

@@ -132,7 +132,9 @@ def test_a_warm_start_begins_with_the_previous_months_adapter(
     finished: Finished, home: Home
 ) -> None:
     shutil.copytree(finished.home.models, home.models)
-    (outcome,) = ran(home, "AAA", month="2023-09", work=replace(QUICK, warm_start=True)).values()
+    (outcome,) = ran(
+        home, "AAA", month="2023-09", work=replace(QUICK, warm_start=True, search=None)
+    ).values()
     assert outcome.error is None
     record = adapter(home, "AAA", "2023-09")
     assert record["metrics"]["warm_start"] == adapter(finished.home, "AAA")["folder"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.work import Options
 from retrain_assets.workers import run_side_by_side
-from retrain_assets_tests.finished import QUICK, ran
+from retrain_assets_tests.finished import QUICK, Finished
 from retrain_assets_tests.installed import MONTH
 
 
@@ -27,12 +28,10 @@ class Seen(logging.Handler):
         self.steps.append((step.symbol, step.asset))
 
 
-def test_side_by_side_gives_what_one_after_the_other_gives(home: Home) -> None:
-    alone = ran(home, "AAA", "SHORT", "BBB")
-    digests = {
-        symbol: read_json(home.assets / "kronos_adapter" / MONTH / f"{symbol}.json")["digest"]
-        for symbol in ("AAA", "BBB")
-    }
+def test_side_by_side_gives_what_one_after_the_other_gives(
+    finished_once: Finished, home: Home
+) -> None:
+    alone = finished_once.outcomes
     seen = Seen()
     outcomes = {
         outcome.symbol: outcome
@@ -42,7 +41,7 @@ def test_side_by_side_gives_what_one_after_the_other_gives(home: Home) -> None:
     }
     assert set(outcomes) == {"AAA", "SHORT", "BBB"}
     assert outcomes["SHORT"].error == alone["SHORT"].error
-    for symbol, digest in digests.items():
+    for symbol in ("AAA", "BBB"):
         assert outcomes[symbol].error is None
         record, before = outcomes[symbol].record, alone[symbol].record
         assert record is not None
@@ -50,8 +49,9 @@ def test_side_by_side_gives_what_one_after_the_other_gives(home: Home) -> None:
         assert record["scores"] == before["scores"]
         again, first = outcomes[symbol].params["kronos"], alone[symbol].params["kronos"]
         assert again["summary"] == first["summary"]
-        stored = read_json(home.assets / "kronos_adapter" / MONTH / f"{symbol}.json")
-        assert stored["digest"] == digest
+        file = Path("kronos_adapter") / MONTH / f"{symbol}.json"
+        stored, known = (read_json(h.assets / file) for h in (home, finished_once.home))
+        assert stored["digest"] == known["digest"]
         assert outcomes[symbol].run_id != alone[symbol].run_id
     assert {("AAA", "comparison"), ("BBB", "kronos_adapter")} <= set(seen.steps)
 

@@ -23,7 +23,7 @@ class JsonRecords(dg.UPathIOManager):
     """Keeps a dict as `<root>/<asset>/<month>/<stock>.json`, written whole or not at all.
 
     An input whose metadata has `by_partition: True` always arrives as {partition: dict}, also
-    when there is just one.
+    when there is just one, or none.
     """
 
     extension: str | None = ".json"
@@ -43,13 +43,15 @@ class JsonRecords(dg.UPathIOManager):
             raise FileNotFoundError(f"{file} does not exist: materialize {asset} first")
         return _plainly(partial(read_json, file))
 
-    def load_partitions(self, context: dg.InputContext) -> Any:
+    def load_input(self, context: dg.InputContext) -> Any:
         """One record, or the records of several partitions by their keys."""
-        loaded = super().load_partitions(context)
+        loaded = super().load_input(context)
+        if not (context.definition_metadata or {}).get("by_partition"):
+            return loaded
+        if loaded is None:
+            return {}
         keys = context.asset_partition_keys
-        if (context.definition_metadata or {}).get("by_partition") and len(keys) == 1:
-            return {} if loaded is None else {keys[0]: loaded}
-        return loaded
+        return {keys[0]: loaded} if len(keys) == 1 else loaded
 
 
 @dataclass(frozen=True)

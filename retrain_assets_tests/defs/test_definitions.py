@@ -17,12 +17,18 @@ from retrain_assets.home import Home
 from retrain_assets.models.forecaster import families
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {
-    "market_bars": "market",
-    "baseline_metrics": "baseline",
-    "comparison": "comparison",
-    "comparison_summary": "comparison",
-} | {f"{name}_adapter": "training" for name in families()}
+GROUPS = (
+    {
+        "market_bars": "market",
+        "baseline_metrics": "baseline",
+        "comparison": "comparison",
+        "comparison_summary": "comparison",
+        "params_summary": "search",
+    }
+    | {f"{name}_adapter": "training" for name in families()}
+    | {f"{name}_params": "search" for name in families()}
+)
+SUMMARIES = {"comparison_summary", "params_summary"}
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +56,21 @@ def test_the_graph_reads_as_the_pipeline(repository: dg.RepositoryDefinition) ->
         for key in all_keys(repository)
     }
     adapters = {f"{name}_adapter" for name in families()}
+    searches = {f"{name}_params" for name in families()}
     assert parents["market_bars"] == set()
     assert parents["baseline_metrics"] == {"market_bars"}
     for name in adapters:
         assert parents[name] == {"market_bars", "baseline_metrics"}
+    for name in families():
+        assert parents[f"{name}_params"] == {"market_bars", f"{name}_adapter"}
     assert parents["comparison"] == {"market_bars", "baseline_metrics", *adapters}
     assert parents["comparison_summary"] == {"comparison"}
+    assert parents["params_summary"] == {*adapters, *searches}
 
 
 def test_checks_block_and_are_partitioned(repository: dg.RepositoryDefinition) -> None:
     specs = {key.name: repository.asset_graph.get(key) for key in check_keys(repository)}
-    assert set(specs) == {"bars_are_valid", "adapter_reloads"}
+    assert set(specs) == {"bars_are_valid", "adapter_reloads", "params_reproduce"}
     for spec in specs.values():
         assert spec.blocking
         assert isinstance(spec.partitions_def, dg.MultiPartitionsDefinition)
@@ -73,16 +83,19 @@ def check_keys(repository: dg.RepositoryDefinition) -> set[dg.AssetCheckKey]:
 def test_what_uses_a_model_waits_for_the_gpu_pool(repository: dg.RepositoryDefinition) -> None:
     definitions = repository.assets_defs_by_key
     pooled = {key.to_user_string() for key, d in definitions.items() if d.op.pool == "gpu"}
-    assert pooled == {"comparison", *(f"{name}_adapter" for name in families())}
+    steps = {f"{name}_{step}" for name in families() for step in ("adapter", "params")}
+    assert pooled == {"comparison", *steps}
 
 
-def test_a_job_retrains_a_stock_and_another_summarises(repository: dg.RepositoryDefinition) -> None:
+def test_jobs_retrain_search_and_summarise(repository: dg.RepositoryDefinition) -> None:
     job = repository.get_job("retrain_stock")
     assert job.executor_def.name == "in_process"
     names = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-    assert names == set(GROUPS) - {"comparison_summary"}
-    summary = repository.get_job("summarise_month").asset_layer.selected_asset_keys
-    assert summary == {dg.AssetKey("comparison_summary")}
+    assert names == set(GROUPS) - SUMMARIES
+    searches = repository.get_job("search_params").asset_layer.selected_asset_keys
+    assert searches == {dg.AssetKey(f"{name}_params") for name in families()}
+    summaries = repository.get_job("summarise_month").asset_layer.selected_asset_keys
+    assert summaries == {dg.AssetKey(name) for name in SUMMARIES}
 
 
 def test_the_location_has_one_name_everywhere() -> None:
@@ -96,7 +109,8 @@ PROBE = """
 import sys, time
 start = time.process_time()
 import retrain_assets.definitions
-heavy = "torch peft mlflow pandera statsmodels transformers matplotlib exchange_calendars scipy"
+heavy = "torch peft mlflow pandera statsmodels arch scipy transformers matplotlib"
+heavy += " exchange_calendars"
 print(time.process_time() - start, *(name for name in heavy.split() if name in sys.modules))
 """
 

@@ -1,19 +1,16 @@
-"""The device is held by one at a time, bad settings are told, and the plot is a picture."""
+"""The device is held by one at a time, and bad settings are told."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import threading
 import time
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import torch
 
-from retrain_assets.defs.plots import loss_curve
 from retrain_assets.defs.resources import Device, build_resources
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
@@ -77,12 +74,3 @@ def test_threads_that_are_no_number_are_told(
     monkeypatch.setenv("RETRAIN_THREADS", threads)
     with pytest.raises(BadInput, match="RETRAIN_THREADS is"):
         build_resources(Home(tmp_path))
-
-
-def test_the_loss_curve_is_an_svg_picture() -> None:
-    steps = [{"loss": 2.0 - 0.1 * step} for step in range(8)]
-    markdown = loss_curve({"step_losses": steps, "validations": [{"loss": 2.0}, {"loss": 1.5}]})
-    head, encoded = markdown.split("base64,")
-    assert head == "![losses](data:image/svg+xml;"
-    root = ET.fromstring(base64.b64decode(encoded.removesuffix(")")))
-    assert root.tag.endswith("svg")
