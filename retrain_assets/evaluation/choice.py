@@ -84,6 +84,8 @@ def spa_p_value(losses: NDArray[np.float64], default: NDArray[np.float64], *, se
     One-sided: only settings better than the default make it small. Blocks have length 1, an
     independent bootstrap of the origins, because selection origins share no target (see
     `significance.diebold_mariano`). The observed sample counts as one more, so p is never 0.
+    With so few origins the test is liberal: where nothing was better, 26 of them gave p < .05
+    in 7 to 13 % of simulated tables of 192 settings.
 
     Where a setting was dropped by a race (NaN), it counts as equal to the default. It keeps
     its place among the settings tried, and its lead or lag on the origins it did see is

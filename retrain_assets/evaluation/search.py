@@ -22,7 +22,7 @@ from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation import metrics
 from retrain_assets.evaluation.choice import choose, spa_p_value
 from retrain_assets.evaluation.comparison import NAIVE, Candidate, Comparison, compare
-from retrain_assets.evaluation.racing import Racing, race
+from retrain_assets.evaluation.racing import Racing, decisive_order, race
 from retrain_assets.evaluation.search_report import (
     CHOSEN,
     DEFAULT,
@@ -149,7 +149,10 @@ def search(
     selection = SelectionOrigins.of(bars, split, context)
     trials = Trials(forecaster, selection, entrants, seed=seed, report=tell)
     run = race(
-        trials.measure, groups=entrants.groups, n_origins=len(selection.windows), rules=racing
+        trials.measure,
+        groups=entrants.groups,
+        order=decisive_order(trials.naive_loss),
+        rules=racing,
     )
     choice = choose(trials.loss[:, : entrants.tried], entrants.costs)
     chosen = entrants.settings[choice.chosen]
