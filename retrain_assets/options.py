@@ -25,7 +25,9 @@ Everything = Annotated[
 ]
 Month = Annotated[
     str | None,
-    typer.Option(metavar="YYYY-MM", help="Month to train for; by default the last one complete."),
+    typer.Option(
+        metavar="YYYY-MM", help="Month whose end is the present; by default the last complete."
+    ),
 ]
 ModelType = Annotated[
     str, typer.Option(metavar="FAMILY", help="A model family such as kronos, or both for all.")
@@ -44,7 +46,9 @@ EpochsScale = Annotated[float, typer.Option(help="Factor on the policy's epochs.
 NoExtended = Annotated[
     bool, typer.Option("--no-extended-epochs", help="Leave out the policy's half more epochs.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of training and of sampled forecasts.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of training, of sampled forecasts, of a subset.")
+]
 WarmStart = Annotated[
     bool, typer.Option("--warm-start", help="Start from the previous month's adapter.")
 ]

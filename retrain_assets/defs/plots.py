@@ -55,7 +55,8 @@ def error_map(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     origins - 1). Axes are up to three of the settings that vary; the one with the fewest values
     makes the panels. A setting that does no more than set the cost is no axis: a cell shows
     its most expensive setting, and of several the one that errs least. A cell with a cross
-    was dropped early; the frame marks the cell of the chosen setting.
+    was dropped early, so its number is of other origins than the rest; the frame marks the cell
+    of the chosen setting.
     """
     from matplotlib.figure import Figure
 
@@ -76,6 +77,8 @@ def error_map(table: pd.DataFrame, names: Sequence[str]) -> Figure:
         image = _draw_pane(pane, part, (x, values[x]), (y, values[y]) if y else None, limit)
     panes[0].set_ylabel(y or "")
     figure.colorbar(image, ax=panes.tolist(), label="error against the default, %")
+    if cells["dropped_in_round"].notna().any():
+        figure.suptitle("x: dropped early, error on the origins it saw", fontsize="small")
     return figure
 
 
