@@ -259,7 +259,7 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
     window, is none; and the same choices do look like gains where they were made.
     """
     one_holdout, promised, kept, over_naive, p_values = [], [], [], [], []
-    for seed in range(30):
+    for seed in range(24):
         got = searched(
             GridForecaster(),
             seed=seed,
@@ -275,23 +275,11 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
         kept.append(got.summary["expected_gain_pct"])
         over_naive.append(got.summary["expected_gain_over_naive_pct"])
         p_values.append(got.summary["spa_p_value"])
-    print(
-        np.mean(one_holdout),
-        np.mean(promised),
-        above_zero(promised),
-        np.mean(kept),
-        np.std(kept),
-        above_zero(kept),
-        np.mean(over_naive),
-        above_zero(over_naive),
-        np.mean(np.array(p_values) < 0.05),
-        np.mean(got.table.mae),
-    )
     assert np.mean(one_holdout) > 15
     assert above_zero(promised) < 1e-6
     assert above_zero(kept) > 0.05
     assert above_zero(over_naive) > 0.05
-    assert np.mean(promised) > np.mean(kept) + 2
+    assert above_zero([p - k for p, k in zip(promised, kept, strict=True)]) < 0.05
     assert np.mean(np.array(p_values) < 0.05) < 0.2
 
 
