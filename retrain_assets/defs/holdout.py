@@ -264,11 +264,17 @@ def _tracked(
 
 
 def _reporter(context: dg.AssetExecutionContext) -> Callable[[str], None]:
-    """A callback for the lines that a search reports; those of scoring are for the moment."""
+    """A callback for the lines that a search reports.
+
+    Start and choice are told; the other rounds go to the run's log, and every line to a bar.
+    """
     _, symbol = month_and_symbol(context.partition_key)
 
     def report(line: str) -> None:
         text = line.removeprefix(f"{symbol}: ")
-        tell(context, text, minor=not text.startswith(("round", "chosen")))
+        told = text.startswith(("round 1:", "chosen"))
+        if text.startswith("round") and not told:
+            context.log.info(text)
+        tell(context, text, minor=not told)
 
     return report
