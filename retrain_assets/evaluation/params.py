@@ -37,10 +37,10 @@ class ParamsRecord:
     """Settings chosen for one stock and month, and all that they depend on.
 
     adapter: digest of the adapter's weights. fingerprint: of the base. threads, device, compat:
-    how forecasts were computed. split: as JSON, with the lengths that were tested; split_dates:
-    its segments for people. chosen, default: settings. summary: see
-    `search_report.summarise`. digest: SHA-256 of all that determines the result, which is all
-    but `summary`, `split_dates` and `measured`. measured: by the clock.
+    how forecasts were computed. context: bars looked back on. split: as JSON, with the lengths
+    that were tested; split_dates: of its selection and test. chosen, default: settings.
+    summary: see `search_report.summarise`. digest: SHA-256 of all that determines the result,
+    the settings tried and the racing rules among it. measured: by the clock.
     """
 
     family: str
