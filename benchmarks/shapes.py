@@ -42,14 +42,14 @@ TOKENIZER: dict[str, Any] = {
 
 
 def random_model(size: str, device: torch.device) -> LoadedModel:
-    """A published shape with random weights, frozen."""
+    """A published shape with random weights, frozen, in evaluation mode."""
     torch.manual_seed(0)
     network = KronosNetwork(NetworkConfig(**NETWORKS[size]))
     tokenizer = KronosTokenizer(TokenizerConfig(**TOKENIZER))
     return LoadedModel(
         family=FAMILY.name,
         base=size,
-        module=network.to(device).requires_grad_(False),
+        module=network.to(device).eval().requires_grad_(False),
         companion=tokenizer.to(device).eval().requires_grad_(False),
         limits=ModelLimits(2048 if size == "mini" else 512),
         fingerprint="random",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.measure import matmul_rate, timed
 from benchmarks.shapes import NETWORKS, TOKENIZER, adapter_settings, random_bars, random_model
 from retrain_assets.models import lora
 from retrain_assets.models.forecaster import WindowRange
@@ -146,26 +146,6 @@ def peak_memory_mb(step: Callable[[], None], device: torch.device) -> float:
     events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
     changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     return max(itertools.accumulate(changes, initial=0)) / 1e6
-
-
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, waiting for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def matmul_rate(device: torch.device) -> float:
-    """What the card itself reaches in one large bf16 matrix product, in FLOP/s."""
-    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    for _ in range(3):
-        a @ a
-    seconds = statistics.median(timed(lambda: a @ a, device) for _ in range(10))
-    return 2 * 8192**3 / seconds
 
 
 def measure(sides: list[Side], steps: int, device: torch.device) -> None:

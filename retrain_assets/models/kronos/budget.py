@@ -21,7 +21,7 @@ from retrain_assets.errors import RetrainError
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 
 LEAST_ROWS = 16
-MOST_ROWS = {"cpu": 480, "cuda": 8192}
+MOST_ROWS = {"cpu": 1200, "cuda": 8192}
 """Beyond these more rows at once bring nothing: products run at full speed long before."""
 _FREE_SHARE = 0.5
 _FLOAT = 4
@@ -43,7 +43,7 @@ class RowBudget:
         """Rows that fit into half of the device's free memory, for each of so many threads."""
         if self._limit is None:
             fitting = int(_FREE_SHARE * free_memory(device) / threads / bytes_per_row)
-            self._limit = min(max(fitting, LEAST_ROWS), MOST_ROWS.get(device.type, 480))
+            self._limit = min(max(fitting, LEAST_ROWS), MOST_ROWS.get(device.type, 1200))
         return self._limit
 
     def run(

@@ -125,6 +125,8 @@ class Sampler:
         with workers(self.device) as team:
             per_row = bytes_per_row(self.network.config, self.tokenizer.config, batch.steps)
             rows = self.budget.rows(self.device, bytes_per_row=per_row, threads=team.size)
+            # A window alone is shared out among the workers.
+            rows = min(rows, -(-len(table) // max(1, team.size // len(windows))))
             for first in range(0, len(windows), team.size):
                 # Few windows at a time, since their prefixes are what memory is filled with.
                 some = windows[first : first + team.size]
@@ -135,7 +137,7 @@ class Sampler:
                     for chunk in table.chunks(rows)
                 ]
                 computed += sum(team.map(self._decode, tasks))
-        return Sampled(closes, min(rows, len(table)), computed)
+        return Sampled(closes, rows, computed)
 
     def _noise(
         self, batch: ContextBatch, table: RowTable, window: int, seed: int
