@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,9 @@ class SearchResult:
         its session), columns "0", "1", ... for the rows of the table, NaN where not measured,
         then `default` and `naive`.
     chosen, default: the settings.
-    summary: JSON object, see `summarise`.
+    summary: JSON object: what `search_report.summarise` gives, and `spa_p_value` (of the best
+        setting against the default, see `choice.spa_p_value`), `racing` (its rules, null if
+        exhaustive) and `notes` (of the split, and on settings that are the same).
     scores: rows of `metrics.scores` for naive, default and chosen: selection, test, and test
         at the plan's horizon.
     measured: by the clock: `seconds` of the search, `latency_s` of a forecast by candidate.
@@ -92,9 +94,8 @@ def expand(space: SearchSpace, *, subset: int | None = None, seed: int = 0) -> l
     if subset is not None and subset < 1:
         raise BadInput(f"subset is {subset}: give at least 1, or leave it out for all {total}")
     if subset is None or subset >= total:
-        return [
-            dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
-        ]
+        rows = itertools.product(*space.values())
+        return [dict(zip(space, values, strict=True)) for values in rows]
     drawn = np.sort(np.random.default_rng(seed).choice(total, subset, replace=False))
     axes = zip(space.items(), np.unravel_index(drawn, shape), strict=True)
     columns = {name: [values[i] for i in places] for (name, values), places in axes}
@@ -154,33 +155,42 @@ def search(
         order=decisive_order(trials.naive_loss),
         rules=racing,
     )
-    choice = choose(trials.loss[:, : entrants.tried], entrants.costs)
+    tried = trials.loss[:, : entrants.tried]
+    choice = choose(tried, entrants.costs)
     chosen = entrants.settings[choice.chosen]
     tell(f"chosen: {words(chosen)}; now the test window is looked at, once")
-    candidates = [
-        Candidate(NAIVE, NaiveForecaster(), {}, context),
-        Candidate(f"{forecaster.name}.{DEFAULT}", forecaster, default, context),
-        Candidate(f"{forecaster.name}.{CHOSEN}", forecaster, chosen, context),
-    ]
+    contenders = {DEFAULT: default, CHOSEN: chosen}
+    candidates = _candidates(forecaster, contenders, context)
     compared = compare(bars, split, candidates, symbol=symbol, seed=seed, report=report)
     _check_repeated(compared, trials, choice.chosen, device)
     scores = metrics.scores(compared.forecasts, [candidate.name for candidate in candidates])
+    summary = summarise(scores, trials, run, choice) | {
+        "spa_p_value": spa_p_value(tried, trials.loss[:, entrants.default], seed=seed),
+        "racing": racing.to_json() if racing else None,
+        "notes": [*split.notes, *entrants.notes],
+    }
     return SearchResult(
         table=search_table(settings, trials, run, choice),
         losses=losses_table(trials),
         chosen=dict(chosen),
         default=dict(default),
-        summary=summarise(scores, trials, run, choice)
-        | {
-            "spa_p_value": spa_p_value(
-                trials.loss[:, : entrants.tried], trials.loss[:, entrants.default], seed=seed
-            ),
-            "racing": racing.to_json() if racing else None,
-            "notes": [*split.notes, *entrants.notes],
-        },
+        summary=summary,
         scores=scores,
         measured={"seconds": time.perf_counter() - started, "latency_s": compared.latency_s},
     )
+
+
+def _candidates(
+    forecaster: Forecaster, settings: Mapping[str, Settings], context: int
+) -> list[Candidate]:
+    """Naive, and the forecaster once for each of the named settings."""
+    return [
+        Candidate(NAIVE, NaiveForecaster(), {}, context),
+        *(
+            Candidate(f"{forecaster.name}.{name}", forecaster, one, context)
+            for name, one in settings.items()
+        ),
+    ]
 
 
 def tolerance(device: str) -> float:
@@ -192,9 +202,8 @@ def _check_repeated(compared: Comparison, trials: Trials, chosen: int, device: s
     """That the selection forecasts which are scored are those of the search."""
     for name, entrant in ((DEFAULT, trials.entrants.default), (CHOSEN, chosen)):
         column = f"{trials.forecaster.name}.{name}"
-        scored = float(
-            origin_losses(compared.forecasts, [column], segment="selection").mean().iloc[0]
-        )
+        losses = origin_losses(compared.forecasts, [column], segment="selection")
+        scored = float(losses[column].mean())
         searched = trials.mae(entrant)
         if not math.isclose(scored, searched, rel_tol=tolerance(device)):
             raise RetrainError(
