@@ -73,8 +73,9 @@ def summarise(scores: pd.DataFrame, trials: Trials, run: Race, choice: Choice) -
       `chosen`, `default` and `naive` each `mae`, `mae_pct`, `skill` over naive, `mae_median`,
       `coverage_80` and `origins`;
     - `expected_gain_pct`: 100 x (1 - test MAE of chosen / test MAE of default), the figure to
-      go by; `selection_gain_pct` the same on the selection, too high because it was chosen
-      there; `shrinkage_pct` their difference; each again as `..._over_naive_pct`;
+      go by. It favours no setting, but rests on the test's few origins: pool stocks and months
+      before believing it. `selection_gain_pct`: the same on the selection, too high because it
+      was chosen there. `shrinkage_pct`: their difference. Each again as `..._over_naive_pct`;
     - `selection_mae`: of the chosen setting, exactly as measured, to be reproduced;
     - `chosen_row`, `best_row`: in the table; `tied`: distinct settings that tie with the best;
     - `settings`, `distinct`, `groups`, `origins`, `rounds`: counts; `path_rows` spent on the

@@ -186,8 +186,8 @@ def test_kronos_itself_repeats_to_the_bit(tmp_path: Path) -> None:
     base = tiny.write_base(tmp_path)
     own = family("kronos")
     model = own.load(base, checkpoints=tmp_path, device="cpu")
-    bars = tiny.random_walk(360)
-    split = make_split(360, context=128, horizon=8, holdout_days=3, limits=ModelLimits(512))
+    bars = tiny.random_walk(330)
+    split = make_split(330, context=128, horizon=8, holdout_days=3, limits=ModelLimits(512))
     settings = expand(
         {"num_samples": (2, 4), "temperature": (0.5, 2.0), "top_k": (5, None), "top_p": (0.8,)}
     )
@@ -203,7 +203,7 @@ def test_kronos_itself_repeats_to_the_bit(tmp_path: Path) -> None:
             seed=0,
             racing=racing,
         )
-        for racing in (None, Racing(level=0.4, first=3))
+        for racing in (None, Racing(level=0.4, following=10))
     ]
     whole, raced = (result.losses.to_numpy() for result in results)
     assert ((raced == whole) | (raced != raced)).all()

@@ -120,10 +120,10 @@ def test_stormy_origins_first_are_better_than_last() -> None:
 
 
 def test_the_level_is_that_of_one_comparison_with_a_fixed_rival() -> None:
-    """Of two equal settings the one behind is held beaten in 2 x level of all tables.
+    """Of two equal settings the one behind is the rival's loser by chance, either of the two.
 
-    Half of them would be if the origins seen were all there are, so few that the test knows
-    nothing; the correction makes the level hold for the mean over all origins.
+    With so many origins to come that those seen tell nothing for certain, the one that lags is
+    held beaten in 2 x level of all tables: level for each of the two.
     """
     rng = np.random.default_rng(0)
     tables = rng.normal(size=(2000, 13, 2))

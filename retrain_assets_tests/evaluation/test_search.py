@@ -259,7 +259,7 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
     window, is none; and the same choices do look like gains where they were made.
     """
     one_holdout, promised, kept, over_naive, p_values = [], [], [], [], []
-    for seed in range(24):
+    for seed in range(20):
         got = searched(
             GridForecaster(),
             seed=seed,
@@ -268,6 +268,7 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
             default=DEFAULT | {"num_samples": 5},
             racing=Racing(),
         )
+        # The race takes this origin first, so all 192 settings were measured on it.
         stormiest = got.losses.loc[got.losses["naive"].idxmax()]
         lowest = stormiest.drop(["naive", "default"]).min()
         one_holdout.append(100 * (1 - lowest / stormiest["naive"]))
