@@ -53,7 +53,8 @@ class SearchResult:
         `dropped_in_round` (null if never); `same_as` (row of the first setting that gives the
         same forecast, null for the first); against the best setting `p_tie` (two-sided paired
         p) and `se_vs_best` (paired standard error, price units), null if dropped;
-        `cost`, `tied`, `chosen`.
+        `cost`, `tied`, `chosen`. Dropped settings saw the stormiest origins alone: compare
+        them with others by skill, not by MAE.
     losses: mean absolute error in price units, one row per selection origin (index `cutoff`,
         its session), columns "0", "1", ... for the rows of the table, NaN where not measured,
         then `default` and `naive`.
