@@ -1,6 +1,7 @@
 """Fourth stage: inference parameters, searched on held-out sessions and scored once on the test."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from retrain_assets.evaluation.splits import Split
     from retrain_assets.models.forecaster import Forecaster, SearchSpace
     from retrain_assets.training.adapters import AdapterRecord
+
+SCORED = ("naive", "default", "chosen")
+"""What is forecast on the test."""
 
 
 class ParamsConfig(dg.Config):
@@ -103,7 +107,7 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
             view, trained = _inputs(context, market_bars, adapter, family)
             task = _prepared(family, config, trained, models, where)
             with _tracked(context, tracking, task, device.threads) as run:
-                result = task.search(view, report=_reporter(context))
+                result = task.search(view, report=_reporter(context, task.lines))
                 record = task.record(result, view, threads=device.threads)
                 folder = write_search(models.searches(trained), record, result)
                 picture = findings.search_map(result)
@@ -140,6 +144,15 @@ class _Task:
     forecaster: "Forecaster"
     device: str
 
+    @property
+    def lines(self) -> int:
+        """How many lines the search will report: a round each, the choice, and its scoring."""
+        from retrain_assets.evaluation.comparison import occasions
+
+        rules = racing_rules(self.config)
+        rounds = len(rules.sizes(self.split.selection_origins)) if rules else 1
+        return rounds + 1 + len(SCORED) * len(occasions(self.split))
+
     def search(self, view: PartitionBars, *, report: Callable[[str], None]) -> "SearchResult":
         from retrain_assets.evaluation.search import search
 
@@ -152,7 +165,7 @@ class _Task:
             context=self.split.context,
             symbol=view.symbol,
             seed=self.config.seed,
-            racing=_racing(self.config),
+            racing=racing_rules(self.config),
             device=self.device,
             report=report,
         )
@@ -227,7 +240,8 @@ def _prepared(
     return _Task(family, config, adapter, split, space, settings, forecaster, device)
 
 
-def _racing(config: ParamsConfig) -> "Racing | None":
+def racing_rules(config: ParamsConfig) -> "Racing | None":
+    """How settings are dropped early, None if they are not; raises BadInput out of range."""
     from retrain_assets.evaluation.racing import Racing
 
     if config.exhaustive:
@@ -263,18 +277,19 @@ def _tracked(
         yield run
 
 
-def _reporter(context: dg.AssetExecutionContext) -> Callable[[str], None]:
-    """A callback for the lines that a search reports.
+def _reporter(context: dg.AssetExecutionContext, lines: int) -> Callable[[str], None]:
+    """A callback for the lines that a search reports, of which so many are to come.
 
     Start and choice are told; the other rounds go to the run's log, and every line to a bar.
     """
     _, symbol = month_and_symbol(context.partition_key)
+    count = itertools.count()
 
     def report(line: str) -> None:
         text = line.removeprefix(f"{symbol}: ")
         told = text.startswith(("round 1:", "chosen"))
         if text.startswith("round") and not told:
             context.log.info(text)
-        tell(context, text, minor=not told)
+        tell(context, text, min(1.0, next(count) / lines), minor=not told)
 
     return report
