@@ -230,7 +230,8 @@ def make_split(
     for, NotEnoughBars with the number of bars needed.
     """
     check_lengths(horizon, holdout_days)
-    context, note = capped_context(context, horizon, limits)
+    # A holdout longer than the horizon is forecast too, and has to fit the model as well.
+    context, note = capped_context(context, max(horizon, holdout_days), limits)
     notes = [note] if note else []
     needed = bars_needed(horizon=horizon, holdout_days=holdout_days, patch=limits.patch)
     if n_bars < needed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -117,11 +117,13 @@ class Errors(NamedTuple):
 
     loss, median_loss: mean absolute error over the steps of the mean and the median path, in
     price units. coverage: share of the steps whose close lies in the 80 % interval.
+    computation: how the forecaster computed, in its own words.
     """
 
     loss: NDArray[np.float64]
     median_loss: NDArray[np.float64]
     coverage: NDArray[np.float64]
+    computation: Mapping[str, float | int | str]
 
 
 def errors(
@@ -155,6 +157,7 @@ def errors(
         loss=np.abs(forecast.mean - actual).mean(axis=2).T,
         median_loss=np.abs(forecast.median - actual).mean(axis=2).T,
         coverage=inside.mean(axis=2).T,
+        computation=forecast.computation,
     )
 
 
@@ -163,7 +166,8 @@ class Trials:
 
     loss, median_loss, coverage: (origin, entrant) as in `Errors`, NaN where not measured.
     naive_loss: of naive, (origin,). path_rows: cost of all forecasts so far, in the family's
-    unit. The default is measured in every round, also when it is not in the race any more.
+    unit. computations: how each call was computed, in order. The default is measured in every
+    round, also when it is not in the race any more.
     """
 
     def __init__(
@@ -182,6 +186,7 @@ class Trials:
         naive = errors(NaiveForecaster(), selection, np.arange(shape[0]), [{}], seed=seed)
         self.naive_loss = naive.loss[:, 0]
         self.path_rows = 0
+        self.computations: list[dict[str, float | int | str]] = []
 
     def measure(self, asked: Round) -> NDArray[np.float64]:
         """Losses of the settings on the origins asked for, (origin, setting)."""
@@ -194,7 +199,9 @@ class Trials:
         settings = [self.entrants.settings[i] for i in entrants]
         found = errors(self.forecaster, self.selection, asked.origins, settings, seed=self.seed)
         where = np.ix_(asked.origins, entrants)
-        self.loss[where], self.median_loss[where], self.coverage[where] = found
+        self.loss[where], self.median_loss[where] = found.loss, found.median_loss
+        self.coverage[where] = found.coverage
+        self.computations.append(dict(found.computation))
         self.path_rows += self.entrants.path_rows(entrants) * len(asked.origins)
         return self.loss[np.ix_(asked.origins, asked.settings)]
 

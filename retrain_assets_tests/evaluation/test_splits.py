@@ -284,3 +284,8 @@ def test_refused_exactly_below_the_bars_needed(n: int, horizon: int, days: int) 
     assume(n < needed)
     with pytest.raises(NotEnoughBars, match=str(needed)):
         make_split(n, context=256, horizon=horizon, holdout_days=days, limits=KRONOS_SMALL)
+
+
+def test_a_holdout_longer_than_the_horizon_fits_the_model_too() -> None:
+    split = make_split(1700, context=512, horizon=16, holdout_days=60, limits=ModelLimits(512))
+    assert split.context == 512 - 60

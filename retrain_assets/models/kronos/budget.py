@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -87,6 +86,8 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device now; those of the machine where the device has none apart."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    import psutil  # what peft needs anyway
+
     return int(psutil.virtual_memory().available)
 
 
