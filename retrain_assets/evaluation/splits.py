@@ -307,7 +307,7 @@ def selection_start(n_bars: int, *, horizon: int, holdout_days: int) -> int:
     128 bars; with a patch that does not, the model's own selection starts no earlier.
     Raises like `make_split`.
     """
-    boundless = ModelLimits(max_context=horizon + MIN_CONTEXT)
+    boundless = ModelLimits(max_context=max(horizon, holdout_days) + MIN_CONTEXT)
     split = make_split(
         n_bars,
         context=MIN_CONTEXT,

@@ -287,5 +287,5 @@ def test_refused_exactly_below_the_bars_needed(n: int, horizon: int, days: int) 
 
 
 def test_a_holdout_longer_than_the_horizon_fits_the_model_too() -> None:
-    split = make_split(1700, context=512, horizon=16, holdout_days=60, limits=ModelLimits(512))
+    split = make_split(3000, context=512, horizon=16, holdout_days=60, limits=ModelLimits(512))
     assert split.context == 512 - 60
