@@ -26,7 +26,7 @@ from retrain_assets.models.kronos.preprocess import CLOSE
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.models.lora import merged_weight
 
-BLOCK = 16
+BLOCK = 8
 """Histories are computed in multiples of this many: a matrix product rounds a row alike whatever
 the number of rows, except for products of very few, which run by other instructions."""
 

@@ -103,15 +103,19 @@ class HistoryCache:
         Prefix and own positions are attended to apart and weighted by their shares of the
         softmax, which the logarithms of its two denominators give.
         """
+        q = q.contiguous()  # once, where every product below would
         of_prefix, log_prefix = _attend(q, self.prefix)
         if not self.added:
             return of_prefix
         keys, values = self._filled(self._keys, len(q)), self._filled(self._values, len(q))
         scores = torch.cat([q[:, :, None] @ k.transpose(-1, -2) for k in keys], dim=-1)
-        weights = torch.split(scores.softmax(-1), SEGMENT, dim=-1)  # of (H, nh, 1, S)
-        parts = (w @ v for w, v in zip(weights, values, strict=True))
-        of_own = functools.reduce(torch.add, parts)
-        share = torch.sigmoid(log_prefix - scores.logsumexp(-1)[..., 0])  # (H, nh)
+        peak = scores.amax(-1, keepdim=True)
+        weights = (scores - peak).exp_()  # (H, nh, 1, S), not yet divided by their sum
+        total = weights.sum(-1, keepdim=True)
+        log_own = (total.log() + peak)[:, :, 0, 0]  # (H, nh)
+        pieces = zip(torch.split(weights / total, SEGMENT, dim=-1), values, strict=True)
+        of_own = functools.reduce(torch.add, (weight @ value for weight, value in pieces))
+        share = torch.sigmoid(log_prefix - log_own)
         return torch.lerp(of_own[:, :, 0], of_prefix, share[..., None])
 
     def _filled(self, segments: list[Tensor], histories: int) -> list[Tensor]:
