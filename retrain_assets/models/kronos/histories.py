@@ -115,7 +115,8 @@ class HistoryCache:
         log_own = (total.log() + peak)[:, :, 0, 0]  # (H, nh)
         pieces = zip(torch.split(weights / total, SEGMENT, dim=-1), values, strict=True)
         of_own = functools.reduce(torch.add, (weight @ value for weight, value in pieces))
-        share = torch.sigmoid(log_prefix - log_own)
+        # A sigmoid, but torch's own rounds the last few of its numbers otherwise than the rest.
+        share = 1 / (1 + (log_own - log_prefix).exp_())
         return torch.lerp(of_own[:, :, 0], of_prefix, share[..., None])
 
     def _filled(self, segments: list[Tensor], histories: int) -> list[Tensor]:
