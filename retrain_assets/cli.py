@@ -119,6 +119,7 @@ def validate(
     subset: option.Subset = None,
     exhaustive: option.Exhaustive = False,
     upstream_filters: option.UpstreamFilters = False,
+    precision: option.Precision = None,
     seed: option.Seed = 0,
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
@@ -146,7 +147,7 @@ def validate(
         grid=option.read_grid(grid or ()),
         subset=subset,
         exhaustive=exhaustive,
-        upstream_filters=upstream_filters,
+        options=_computing(upstream_filters, precision),
         holdout_days=holdout_days,
         prediction_length=prediction_length,
     )
@@ -199,6 +200,12 @@ def demo(no_progress: option.NoProgress = False) -> None:
 app.command("import")(supplies.import_bars)
 for command in (supplies.pretrain, pages.ui, pages.mlflow, pages.env):
     app.command()(command)
+
+
+def _computing(upstream_filters: bool, precision: str | None) -> dict[str, str]:
+    """What the flags of `validate` come down to, as options of a forecaster."""
+    filters = {"compat": "upstream"} if upstream_filters else {}
+    return filters | ({"precision": precision} if precision else {})
 
 
 def _asked(

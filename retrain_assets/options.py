@@ -78,6 +78,10 @@ UpstreamFilters = Annotated[
     bool,
     typer.Option("--upstream-filters", help="Let a top_k override top_p, as published Kronos."),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Of the forecasts' products: fp32 (default), or bf16 for speed."),
+]
 OtherHoldoutDays = Annotated[
     int | None,
     typer.Option(

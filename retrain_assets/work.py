@@ -56,14 +56,14 @@ class Search:
     """How inference parameters are searched; None and empty leave it to adapter and family.
 
     grid: values to try by setting, in place of the family's. subset: settings to draw from it.
-    exhaustive: drop no setting early. upstream_filters: combine filters as published Kronos.
+    exhaustive: drop no setting early. options: ways to compute; a family takes those it knows.
     holdout_days, prediction_length: other than those of the adapter's split.
     """
 
     grid: SearchSpace = field(default_factory=dict)
     subset: int | None = None
     exhaustive: bool = False
-    upstream_filters: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
     holdout_days: int | None = None
     prediction_length: int | None = None
 
@@ -83,7 +83,7 @@ class Search:
                 "space": {key: list(values) for key, values in self._own(name).items()},
                 "subset": self.subset,
                 "exhaustive": self.exhaustive,
-                "compat": "upstream" if self.upstream_filters else None,
+                "options": {k: v for k, v in self.options.items() if k in family(name).options},
                 "holdout_days": self.holdout_days,
                 "prediction_length": self.prediction_length,
                 "seed": seed,
@@ -104,7 +104,7 @@ class Search:
         parts = [f"grid {', '.join(grid)}"] if grid else []
         parts += [f"{self.subset} settings at random"] if self.subset else []
         parts += ["exhaustive"] if self.exhaustive else []
-        parts += ["upstream filters"] if self.upstream_filters else []
+        parts += [f"{key} {value}" for key, value in self.options.items()]
         return "; ".join(parts)
 
 

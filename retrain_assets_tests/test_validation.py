@@ -103,12 +103,15 @@ def test_validation_searches_stored_adapters_at_other_lengths(
     searched: Home, finished_once: Finished
 ) -> None:
     adapter = read_json(searched.assets / "kronos_adapter" / MONTH / "AAA.json")
-    search = replace(SMALL, holdout_days=5, subset=3, upstream_filters=True, exhaustive=True)
+    search = replace(
+        SMALL, holdout_days=5, subset=3, options={"compat": "upstream"}, exhaustive=True
+    )
     outcomes = validated(searched, "AAA", "SHORT", work=replace(VALIDATION, search=search))
     assert outcomes["AAA"].failures == []
     record = outcomes["AAA"].params["kronos"]
     assert record["split"]["holdout_days"] == 5
-    assert (record["compat"], record["summary"]["racing"]) == ("upstream", None)
+    assert record["options"] == {"compat": "upstream"}
+    assert record["summary"]["racing"] is None
     assert record["summary"]["settings"] == 3
     assert record["adapter"] == adapter["digest"]
     assert read_json(searched.assets / "kronos_adapter" / MONTH / "AAA.json") == adapter

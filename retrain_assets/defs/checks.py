@@ -115,7 +115,7 @@ def _stored(
             f"the {adapter.family} adapter of {adapter.symbol} {adapter.month} was trained on "
             f"other bars: materialize {adapter_name(adapter.family)} again"
         )
-    return checked(known, adapter, compat=known.compat)
+    return checked(known, adapter, options=known.options)
 
 
 def _repeated(
@@ -132,6 +132,5 @@ def _repeated(
 
     model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=where)
     own = family(record.family)
-    options = {"compat": record.compat} if record.compat else None
-    forecaster = own.forecaster(model, name=own.name, options=options)
+    forecaster = own.forecaster(model, name=own.name, options=record.options)
     return reproduce(record, view.bars, forecaster, device=where, threads=device.threads)

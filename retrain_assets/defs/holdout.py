@@ -48,8 +48,12 @@ class ParamsConfig(dg.Config):
     subset: int | None = Field(
         None, ge=1, description="How many settings to draw from the grid at random."
     )
-    compat: str | None = Field(
-        None, description="upstream: combine filters as the published sampler does."
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description=(
+            "The family's ways to compute. Kronos: compat (upstream: combine filters as the "
+            "published sampler does), precision (fp32, bf16), row_budget."
+        ),
     )
     exhaustive: bool = Field(False, description="Try every setting on every origin.")
     racing_level: float | None = Field(
@@ -184,7 +188,7 @@ class _Task:
             seed=self.config.seed,
             threads=threads,
             device=self.device,
-            compat=self.config.compat,
+            options=self.config.options,
         )
 
 
@@ -235,8 +239,7 @@ def _prepared(
         symbol=adapter.symbol,
     )
     model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=device)
-    options = {"compat": config.compat} if config.compat else None
-    forecaster = family.forecaster(model, name=family.name, options=options)
+    forecaster = family.forecaster(model, name=family.name, options=config.options)
     return _Task(family, config, adapter, split, space, settings, forecaster, device)
 
 
@@ -271,7 +274,9 @@ def _tracked(
         grid = {f"grid.{name}": list(values) for name, values in task.space.items()}
         split = {f"split.{name}": value for name, value in task.split.to_json().items()}
         own = {"settings": len(task.settings), "seed": task.config.seed}
-        run.log_params(grid | split | own | {"compat": task.config.compat})
+        run.log_params(
+            grid | split | own | {f"options.{n}": v for n, v in task.config.options.items()}
+        )
         for note in task.split.notes:
             tell(context, note)
         yield run

@@ -93,7 +93,7 @@ def _current(
             continue
         record, adapter = ParamsRecord.from_json(value), AdapterRecord.from_json(adapters[key])
         try:
-            found[symbol] = checked(record, adapter, compat=record.compat)
+            found[symbol] = checked(record, adapter, options=record.options)
         except BadInput as error:
             found[symbol] = str(error)
     return found

@@ -36,7 +36,7 @@ LOSSES_FILE = "losses.parquet"
 class ParamsRecord:
     """Settings chosen for one stock and month, and all that they depend on.
 
-    adapter: digest of the adapter's weights. fingerprint: of the base. threads, device, compat:
+    adapter: digest of the adapter's weights. fingerprint: of the base. threads, device, options:
     how forecasts were computed. context: bars looked back on. split: as JSON, with the lengths
     that were tested; split_dates: of its selection and test. chosen, default: settings.
     summary: see `search_report.summarise`. digest: SHA-256 of all that determines the result,
@@ -53,7 +53,7 @@ class ParamsRecord:
     seed: int
     threads: int
     device: str
-    compat: str | None
+    options: dict[str, Any]
     context: int
     split: dict[str, Any]
     split_dates: dict[str, Any]
@@ -95,7 +95,7 @@ def params_record(
     seed: int,
     threads: int,
     device: str,
-    compat: str | None,
+    options: Mapping[str, Any] | None = None,
 ) -> ParamsRecord:
     """The record of a search with an adapter.
 
@@ -115,7 +115,7 @@ def params_record(
         "seed": seed,
         "threads": threads,
         "device": device,
-        "compat": compat,
+        "options": dict(options or {}),
         "context": split.context,
         "split": split.to_json(),
         "default": result.default,
@@ -137,9 +137,9 @@ def params_record(
 
 
 def checked(
-    record: ParamsRecord, adapter: AdapterRecord, *, compat: str | None = None
+    record: ParamsRecord, adapter: AdapterRecord, *, options: Mapping[str, Any] | None = None
 ) -> ParamsRecord:
-    """Return `record` if it belongs to this adapter, its base and bars, and this way to filter.
+    """Return `record` if it belongs to this adapter, its base and bars, and these options.
 
     Raises BadInput naming the first field that differs, with both values.
     """
@@ -151,7 +151,7 @@ def checked(
         "fingerprint": adapter.fingerprint,
         "adapter": adapter.digest,
         "bars_hash": adapter.bars_hash,
-        "compat": compat,
+        "options": dict(options or {}),
     }
     for name, value in wanted.items():
         found = getattr(record, name)
@@ -217,5 +217,5 @@ def reproduce(
     return abs(found - stored) / stored if stored else 0.0
 
 
-def _short(value: str | None) -> str:
-    return repr(value) if value is None or len(value) < 20 else value[:12]
+def _short(value: object) -> str:
+    return value[:12] if isinstance(value, str) and len(value) >= 20 else repr(value)

@@ -170,7 +170,7 @@ def search(
     summary = summarise(scores, trials, run, choice) | {
         "spa_p_value": spa_p_value(tried, trials.loss[:, entrants.default], seed=seed),
         "racing": racing.to_json() if racing else None,
-        "notes": [*split.notes, *entrants.notes],
+        "notes": [*split.notes, *entrants.notes, *trials.notes],
     }
     return SearchResult(
         table=search_table(settings, trials, run, choice),

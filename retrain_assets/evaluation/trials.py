@@ -213,3 +213,16 @@ class Trials:
     def mae(self, entrant: int) -> float:
         """Mean loss over all origins, summed exactly, so that equal forecasts give equal bits."""
         return math.fsum(self.loss[:, entrant]) / len(self.loss)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the forecasts have shown of the settings."""
+        tried = self.loss[:, : self.entrants.tried]
+        complete = tried[:, ~np.isnan(tried).any(axis=0)]
+        twins = complete.shape[1] - np.unique(complete, axis=1).shape[1]
+        if not twins:
+            return []
+        return [
+            f"{twins} of the {complete.shape[1]} settings measured on all origins forecast them "
+            "exactly as another does: their filters remove nothing that is ever drawn"
+        ]

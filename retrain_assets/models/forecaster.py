@@ -204,6 +204,8 @@ class ModelFamily(Protocol):
     title: str
     default_base: str
     lora_targets: tuple[str, ...]
+    options: tuple[str, ...]
+    """Names of the ways to compute that `forecaster` can be told."""
 
     @property
     def default_settings(self) -> Settings:
@@ -244,7 +246,7 @@ class ModelFamily(Protocol):
     ) -> Forecaster:
         """The model as a forecaster called `name` in tables.
 
-        options: the family's own ways to compute, by name; BadInput lists them if one is unknown.
+        options: ways to compute, by name; BadInput lists the known ones if one is not.
         """
         ...
 

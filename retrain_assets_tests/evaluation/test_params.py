@@ -70,7 +70,7 @@ def searched(settings: list[dict[str, Any]] = SETTINGS) -> SearchResult:
 def recorded(
     result: SearchResult, settings: list[dict[str, Any]] = SETTINGS, **changes: Any
 ) -> ParamsRecord:
-    how: dict[str, Any] = {"seed": 3, "threads": 1, "device": "cpu", "compat": None} | changes
+    how: dict[str, Any] = {"seed": 3, "threads": 1, "device": "cpu", "options": {}} | changes
     return params_record(result, ADAPTER, SPLIT, BARS, settings=settings, **how)
 
 
@@ -103,7 +103,7 @@ def test_the_name_follows_what_determines_the_result_and_no_clock() -> None:
         recorded(the_result(), seed=4),
         recorded(the_result(), threads=2),
         recorded(the_result(), device="cuda"),
-        recorded(the_result(), compat="upstream"),
+        recorded(the_result(), options={"compat": "upstream"}),
         recorded(the_result(), settings=SETTINGS[:-1]),
         recorded(dataclasses.replace(the_result(), default={"temperature": 9})),
         recorded(
@@ -154,8 +154,8 @@ def test_params_of_another_adapter_base_or_history_are_refused(
 
 
 def test_params_of_another_way_to_filter_are_refused() -> None:
-    with pytest.raises(BadInput, match="have compat None, and 'upstream' is needed"):
-        checked(the_record(), ADAPTER, compat="upstream")
+    with pytest.raises(BadInput, match=r"have options {}, and .*upstream.* is needed"):
+        checked(the_record(), ADAPTER, options={"compat": "upstream"})
 
 
 def test_the_score_repeats_to_the_bit() -> None:
@@ -217,6 +217,6 @@ def test_kronos_itself_repeats_to_the_bit(tmp_path: Path) -> None:
         seed=0,
         threads=1,
         device="cpu",
-        compat=None,
+        options={},
     )
     assert reproduce(record, bars, own.forecaster(model, name="kronos")) == 0.0

@@ -164,6 +164,20 @@ def test_settings_that_are_the_same_are_measured_once_and_said() -> None:
     assert got.table["chosen"].sum() == 1
 
 
+class NeverWide(GridForecaster):
+    """No path depends on top_k: a filter that removes nothing that is ever drawn."""
+
+    def _closes(self, window: Window, settings: Settings, seed: int) -> np.ndarray:
+        return super()._closes(window, {**settings, "top_k": None}, seed)
+
+
+def test_settings_that_turn_out_the_same_are_said() -> None:
+    settings = expand({**GRID, "num_samples": (5,), "top_p": (None,)})
+    usual, never = (searched(f(), settings=settings) for f in (GridForecaster, NeverWide))
+    assert not any("exactly as another" in note for note in usual.summary["notes"])
+    assert any(note.startswith("8 of the 12 settings") for note in never.summary["notes"])
+
+
 def test_a_race_measures_what_the_whole_grid_does_but_less() -> None:
     whole = searched(GridForecaster(cooler_is_better))
     raced = searched(GridForecaster(cooler_is_better), racing=Racing())

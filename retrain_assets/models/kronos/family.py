@@ -32,6 +32,7 @@ class KronosFamily:
     title: str = "Kronos"
     default_base: str = "nano"
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3")
+    options: tuple[str, ...] = ("compat", "precision", "row_budget")
 
     @property
     def default_settings(self) -> Settings:
@@ -93,15 +94,15 @@ class KronosFamily:
     ) -> Forecaster:
         """The model, with its adapter if it carries one, as a forecaster called `name`.
 
-        options: `compat`, `row_budget` and `precision` of `KronosForecaster`; BadInput for others.
+        options: `compat`, `precision`, `row_budget` of `KronosForecaster`; BadInput for others.
         """
         from retrain_assets.models.kronos.forecaster import KronosForecaster
 
         given = dict(options or {})
-        known = ("compat", "row_budget", "precision")
-        unknown = sorted(set(given) - set(known))
+        unknown = sorted(set(given) - set(self.options))
         if unknown:
-            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use {', '.join(known)}")
+            names = ", ".join(self.options)
+            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use {names}")
         return KronosForecaster(model, name=name, **given)
 
     def pretrain(

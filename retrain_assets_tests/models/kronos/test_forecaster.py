@@ -1,3 +1,5 @@
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from retrain_assets_tests.models.kronos.cases import (
     windows_of,
 )
 
+CHECKPOINTS = Path(__file__).parents[3] / "data" / "checkpoints"
 DEFAULT = dict(FAMILY.default_settings)
 GREEDY = DEFAULT | {"top_k": 1}
 
@@ -226,3 +229,59 @@ def test_a_bad_bar_or_setting_is_refused_by_name(model: LoadedModel, bars: pd.Da
 def test_a_foreign_module_is_refused() -> None:
     with pytest.raises(BadInput, match="not Linear"):
         network_of(torch.nn.Linear(1, 1))
+
+
+def test_no_two_of_the_guides_settings_forecast_the_same() -> None:
+    """192 settings, which 48 computations of 50 paths serve; random weights make no token sure."""
+    names = list(FAMILY.search_space)
+    grid = [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*FAMILY.search_space.values())
+    ]
+    kronos = forecaster(build_model(NETWORKS["mini"], TOKENIZERS["2k"]))
+    traits = [kronos.traits(setting) for setting in grid]
+    assert len({one.same for one in traits}) == len(grid) == 192
+    assert len({one.shared for one in traits}) == 48
+    window = windows_of(random_bars(50), context=40, steps=3, count=1)
+    got = kronos.forecast(window, grid, seed=0)
+    assert got.computation["bars_drawn"] == 48 * 50 * 3
+    assert len(np.unique(got.mean[:, 0], axis=0)) == 192
+
+
+def test_paths_that_agree_are_computed_once() -> None:
+    """A trained base is sure enough of what comes next for many to agree."""
+    nano = FAMILY.load("nano", checkpoints=CHECKPOINTS, device="cpu")
+    settings = [DEFAULT | {"num_samples": 50, "top_p": p} for p in (0.8, 0.9, 0.95)]
+    window = windows_of(random_bars(140), context=128, steps=7, count=1)
+    how = FAMILY.forecaster(nano, name="kronos").forecast(window, settings, seed=0).computation
+    assert how["bars_drawn"] == 3 * 50 * 7
+    assert how["bars_computed"] < 0.7 * how["bars_drawn"]
+
+
+def test_bf16_products_move_a_forecast_a_little(bars: pd.DataFrame) -> None:
+    windows = windows_of(bars, context=40, steps=5, count=4)
+    settings = [DEFAULT | {"num_samples": 200}]
+    exact = forecaster(build_model()).forecast(windows, settings, seed=0)
+    rough = forecaster(build_model(), precision="bf16").forecast(windows, settings, seed=0)
+    assert rough.computation["precision"] == "bf16"
+    spread = exact.quantiles[0, :, -1] - exact.quantiles[0, :, 0]
+    moved = np.abs(rough.mean[0] - exact.mean[0])
+    assert 0 < moved.max() < 0.1 * spread.max()
+
+
+def test_weights_changed_between_forecasts_are_seen(bars: pd.DataFrame) -> None:
+    windows, model = windows_of(bars, context=40, steps=5, count=1), build_model()
+    kronos = forecaster(model)
+    before = kronos.forecast(windows, [DEFAULT], seed=0).mean
+    with torch.no_grad():
+        network_of(model.module).head.proj_s1.weight.mul_(0.5)
+    after = kronos.forecast(windows, [DEFAULT], seed=0).mean
+    assert not np.array_equal(before, after)
+    assert np.array_equal(forecaster(model).forecast(windows, [DEFAULT], seed=0).mean, after)
+
+
+@pytest.mark.parametrize("options", [{"compat": "both"}, {"precision": "fp8"}, {"row_budget": 0}])
+def test_an_option_out_of_range_is_refused(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(BadInput, match=name):
+        forecaster(build_model(), **options)
