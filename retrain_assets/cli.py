@@ -181,9 +181,10 @@ def demo(no_progress: option.NoProgress = False) -> None:
         max_steps=DEMO_STEPS,
         search=search,
     )
+    paths = "/".join(map(str, DEMO_PATHS))
     caption = (
-        f"demo preset: month {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, "
-        f"context {DEMO_CONTEXT}, CPU; {search.told()}"
+        f"demo preset: {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, context {DEMO_CONTEXT}, "
+        f"num_samples {paths}, CPU"
     )
     _run_and_show(
         home,

@@ -47,7 +47,9 @@ def search_metadata(
 ) -> dict[str, Any]:
     """What the page of one partition shows."""
     found, test = record.summary, record.summary["test"]
-    best = table.sort_values(["dropped_in_round", "mae"], na_position="first").head(_ROWS)
+    # Those that stayed to the end first, then those that stayed the longest.
+    stayed = ["dropped_in_round", "mae"]
+    best = table.sort_values(stayed, ascending=[False, True], na_position="first").head(_ROWS)
     shown = best.astype(object).where(best.notna(), None)
     rows = [dict(zip(shown.columns, row, strict=True)) for row in shown.to_numpy()]
     return {
