@@ -7,6 +7,7 @@ instructions whatever its chunk holds.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,17 +34,22 @@ class RowBudget:
     """The most rows to decode at once; it halves when memory does not suffice after all.
 
     given: a limit set by hand; None chooses from the device's free memory.
+    limit: what holds now.
     """
 
     def __init__(self, given: int | None = None) -> None:
-        self._limit = given
+        self._given = given
+        self._proven = sys.maxsize  # half of what has been too much
+        self.limit = given or sys.maxsize
 
     def rows(self, device: torch.device, *, bytes_per_row: int, threads: int) -> int:
         """Rows that fit into half of the device's free memory, for each of so many threads."""
-        if self._limit is None:
+        fitting = self._given
+        if fitting is None:
             fitting = int(_FREE_SHARE * free_memory(device) / threads / bytes_per_row)
-            self._limit = min(max(fitting, LEAST_ROWS), MOST_ROWS.get(device.type, 1200))
-        return self._limit
+            fitting = min(max(fitting, LEAST_ROWS), MOST_ROWS.get(device.type, 1200))
+        self.limit = min(fitting, self._proven)
+        return self.limit
 
     def run(
         self, rows: NDArray[np.int64], decode: Callable[[NDArray[np.int64]], Result]
@@ -52,8 +58,8 @@ class RowBudget:
 
         Raises RetrainError when it does not even take the fewest.
         """
-        if self._limit is not None and len(rows) > self._limit:
-            parts = np.array_split(rows, -(-len(rows) // self._limit))
+        if len(rows) > self.limit:
+            parts = np.array_split(rows, -(-len(rows) // self.limit))
             return [result for part in parts for result in self.run(part, decode)]
         try:
             return [decode(rows)]
@@ -66,7 +72,7 @@ class RowBudget:
                     "context_length, choose a smaller base, or free memory"
                 ) from error
         # The exception holds the tensors of the failed attempt, so this stands outside of it.
-        self._limit = len(rows) // 2
+        self.limit = self._proven = len(rows) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self.run(rows, decode)

@@ -16,6 +16,7 @@ D model width, nh heads, hs head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -131,13 +132,13 @@ class Sampler:
                 # Few windows at a time, since their prefixes are what memory is filled with.
                 some = windows[first : first + team.size]
                 prefixes = team.map(self._prefill, [(batch, window) for window in some])
-                tasks = [
-                    (prefix, table, noise[window], chunk, closes[window])
+                chunks = [
+                    _Chunk(prefix, table, noise[window], chunk, closes[window])
                     for window, prefix in zip(some, prefixes, strict=True)
                     for chunk in table.chunks(rows)
                 ]
-                computed += sum(team.map(self._decode, tasks))
-        return Sampled(closes, rows, computed)
+                computed += sum(team.map(self._decode, chunks))
+        return Sampled(closes, min(rows, self.budget.limit), computed)
 
     def _noise(
         self, batch: ContextBatch, table: RowTable, window: int, seed: int
@@ -149,28 +150,30 @@ class Sampler:
     def _prefill(self, task: tuple[ContextBatch, int]) -> WindowPrefix:
         return prefill(self.network, self.tokenizer, *task)
 
-    def _decode(
-        self,
-        task: tuple[
-            WindowPrefix, RowTable, NDArray[np.float64], NDArray[np.int64], NDArray[np.float32]
-        ],
-    ) -> int:
-        """Draw a chunk's rows into the closes of its window; returns the bars computed."""
-        prefix, table, noise, chunk, closes = task
+    def _decode(self, chunk: _Chunk) -> int:
+        """Draw a chunk's rows into its closes; returns the bars computed."""
 
         def decode(rows: NDArray[np.int64]) -> int:
             drawn = draw_rows(
                 self.fused,
-                prefix,
-                Filters.of(
-                    table.temperature[rows], table.top_k[rows], table.top_p[rows], self.device
-                ),
-                torch.from_numpy(noise[:, :, table.path[rows]]).to(self.device),
+                chunk.prefix,
+                _filters(chunk.table, rows, self.device),
+                torch.from_numpy(chunk.noise[:, :, chunk.table.path[rows]]).to(self.device),
             )
-            closes[rows] = drawn.closes.cpu().numpy()
+            chunk.closes[rows] = drawn.closes.cpu().numpy()
             return drawn.computed
 
-        return sum(self.budget.run(chunk, decode))
+        return sum(self.budget.run(chunk.rows, decode))
+
+
+class _Chunk(NamedTuple):
+    """Rows of one window to draw. noise: its uniforms, (h, 2, path). closes: to fill, (Q, h)."""
+
+    prefix: WindowPrefix
+    table: RowTable
+    noise: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    closes: NDArray[np.float32]
 
 
 @torch.inference_mode()
@@ -290,6 +293,11 @@ class _State:
                 cache.branch(parting.first, parting.sources)
             self.hidden = torch.cat((self.hidden, self.hidden[parting.sources]))
         return parting.tokens, parting.sources
+
+
+def _filters(table: RowTable, rows: NDArray[np.int64], device: torch.device) -> Filters:
+    """How some rows of a table draw."""
+    return Filters.of(table.temperature[rows], table.top_k[rows], table.top_p[rows], device)
 
 
 def _prefix(keys: Tensor, values: Tensor) -> Prefix:

@@ -80,6 +80,14 @@ def test_rows_fit_into_half_of_what_is_free() -> None:
     assert RowBudget().rows(CPU, bytes_per_row=free, threads=4) == LEAST_ROWS
 
 
+def test_the_limit_follows_what_a_row_takes_and_what_has_failed() -> None:
+    budget, per_row = RowBudget(), free_memory(CPU) // 400
+    longer, shorter = (budget.rows(CPU, bytes_per_row=n * per_row, threads=2) for n in (2, 1))
+    assert longer < shorter == budget.limit
+    budget.run(ROWS, limited(30, MemoryError(), []))
+    assert budget.rows(CPU, bytes_per_row=1, threads=1) == budget.limit <= 30
+
+
 def test_a_longer_horizon_and_a_larger_model_take_more() -> None:
     tokenizer = TokenizerConfig(**TOKENIZERS["base"])
     mini, base = (NetworkConfig(**NETWORKS[size]) for size in ("mini", "base"))
