@@ -14,6 +14,8 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 TIE_LEVEL = 0.05
 """A setting ties with the best unless a two-sided paired test tells them apart at this level."""
+NEGLIGIBLE = 1e-3
+"""Share of the loss below which a difference means nothing, however sure a test may be of it."""
 SPA_REPETITIONS = 1000
 
 
@@ -24,7 +26,8 @@ class Choice:
     chosen, best: positions; the best has the lowest mean loss, the chosen ties with it.
     p_values: two-sided paired p of each setting against the best, 1 for the best itself.
     standard_errors: of the paired mean difference from the best, in units of the loss.
-    tied: settings that the test does not tell from the best.
+    tied: settings that the test does not tell from the best, or that err less than NEGLIGIBLE
+        more than it.
 
     A setting that was not seen on all origins has NaN and is not tied.
     """
@@ -36,14 +39,18 @@ class Choice:
     tied: NDArray[np.bool_]
 
 
-def choose(losses: NDArray[np.float64], costs: NDArray[np.int64]) -> Choice:
-    """The cheapest setting that ties with the best.
+def choose(
+    losses: NDArray[np.float64], costs: NDArray[np.int64], departures: NDArray[np.int64]
+) -> Choice:
+    """The cheapest setting that ties with the best; of equally cheap ones that nearest the default.
 
     losses: (origin, setting), NaN where a setting was not measured; only settings measured on
-    all origins are eligible. costs: (setting,). Among those that tie with the lowest mean loss
-    the smallest cost wins, then the lowest loss, then the place in the table.
+    all origins are eligible. costs: (setting,). departures: in how many fields a setting differs
+    from the default, (setting,). Among those that tie with the lowest mean loss the smallest cost
+    wins, then the fewest departures, then the lowest loss, then the place in the table.
 
-    A tie is not a proof of equality: with few origins, settings that differ will tie too.
+    A tie is not a proof of equality: with few origins, settings that differ will tie too. To
+    depart from the default is what needs proof.
     """
     complete = ~np.isnan(losses).any(axis=0)
     if not complete.any():
@@ -51,8 +58,9 @@ def choose(losses: NDArray[np.float64], costs: NDArray[np.int64]) -> Choice:
     means = np.where(complete, losses.mean(axis=0), np.inf)
     best = int(np.argmin(means))
     p_values, errors = paired_test(losses, losses[:, best])
-    tied = complete & (p_values >= TIE_LEVEL)
-    chosen = min(np.flatnonzero(tied), key=lambda i: (costs[i], means[i], i))
+    alike = (p_values >= TIE_LEVEL) | (means <= means[best] * (1 + NEGLIGIBLE))
+    tied = complete & alike
+    chosen = min(np.flatnonzero(tied), key=lambda i: (costs[i], departures[i], means[i], i))
     return Choice(int(chosen), best, p_values, errors, tied)
 
 

@@ -159,7 +159,7 @@ def search(
         rules=racing,
     )
     tried = trials.loss[:, : entrants.tried]
-    choice = choose(tried, entrants.costs)
+    choice = choose(tried, entrants.costs, entrants.departures)
     chosen = entrants.settings[choice.chosen]
     tell(f"chosen: {words(chosen)}; now the test window is looked at, once")
     contenders = {DEFAULT: default, CHOSEN: chosen}

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.comparison import window_at
 from retrain_assets.evaluation.racing import Round
 from retrain_assets.evaluation.splits import Split
@@ -66,6 +67,16 @@ class Entrants:
         """What is worth saying about the settings as given."""
         twins = len(self.first) - self.tried
         return [f"{twins} of {len(self.first)} settings are the same as others"] if twins else []
+
+    @property
+    def departures(self) -> NDArray[np.int64]:
+        """In how many fields each setting tried differs from the default."""
+        default = self.settings[self.default]
+        each = [
+            sum(one.get(name) != value for name, value in default.items())
+            for one in self.settings[: self.tried]
+        ]
+        return np.array(each, dtype=np.int64)
 
     @property
     def costs(self) -> NDArray[np.int64]:
@@ -220,9 +231,39 @@ class Trials:
         tried = self.loss[:, : self.entrants.tried]
         complete = tried[:, ~np.isnan(tried).any(axis=0)]
         twins = complete.shape[1] - np.unique(complete, axis=1).shape[1]
-        if not twins:
-            return []
-        return [
-            f"{twins} of the {complete.shape[1]} settings measured on all origins forecast them "
-            "exactly as another does: their filters remove nothing that is ever drawn"
+        notes = [
+            f"{name} has no effect: it moves no origin's error by {NEGLIGIBLE:.1%}"
+            for name in without_effect(self.entrants.settings[: self.entrants.tried], tried)
         ]
+        if twins:
+            notes.append(
+                f"{twins} of the {complete.shape[1]} settings measured on all origins forecast "
+                "them exactly as another does"
+            )
+        return notes
+
+
+def without_effect(settings: Sequence[Settings], losses: NDArray[np.float64]) -> list[str]:
+    """Names of the fields that move no loss by NEGLIGIBLE, among those with several values.
+
+    losses: (origin, setting), NaN where not measured. Settings that differ in one field alone are
+    compared, origin by origin; a field that no two such settings were measured for is not named.
+    """
+    names = {name: {one.get(name) for one in settings} for one in settings for name in one}
+    found = []
+    for name in (name for name, values in names.items() if len(values) > 1):
+        rests: dict[tuple[object, ...], list[int]] = {}
+        for i, one in enumerate(settings):
+            rest = tuple(one.get(other) for other in names if other != name)
+            rests.setdefault(rest, []).append(i)
+        moves = [move for twins in rests.values() for move in _moves(losses[:, twins])]
+        if moves and max(moves) < NEGLIGIBLE * np.nanmean(losses):
+            found.append(name)
+    return found
+
+
+def _moves(losses: NDArray[np.float64]) -> list[float]:
+    """Distance between the largest and smallest loss of each origin that has two or more."""
+    several = losses[(~np.isnan(losses)).sum(axis=1) > 1]
+    moves: list[float] = (np.nanmax(several, axis=1) - np.nanmin(several, axis=1)).tolist()
+    return moves

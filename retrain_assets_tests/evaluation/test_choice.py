@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrain_assets.evaluation.choice import choose, paired_test, spa_p_value
+from retrain_assets.evaluation.choice import NEGLIGIBLE, choose, paired_test, spa_p_value
 from retrain_assets.evaluation.significance import diebold_mariano
+
+NEAR = np.zeros(5, dtype=np.int64)
+"""Departures from the default where all depart alike."""
 
 
 def table(*shifts: float, noise: float = 0.1, n: int = 26, seed: int = 0) -> np.ndarray:
@@ -26,7 +29,7 @@ def test_the_paired_test_is_that_of_the_comparison() -> None:
 
 
 def test_a_clear_best_is_chosen_whatever_it_costs() -> None:
-    choice = choose(table(1.0, 0.0, 1.2), np.array([5, 50, 5]))
+    choice = choose(table(1.0, 0.0, 1.2), np.array([5, 50, 5]), NEAR[:3])
     assert (choice.chosen, choice.best) == (1, 1)
     assert choice.tied.tolist() == [False, True, False]
 
@@ -35,27 +38,44 @@ def test_ties_go_to_the_cheapest_then_to_the_lowest_loss_then_to_the_first() -> 
     losses = table(0.0, 0.0, 0.0, 0.0, 2.0, seed=2)
     means = losses.mean(axis=0)
     best = int(means[:4].argmin())
-    assert choose(losses, np.full(5, 10)).chosen == best
+    assert choose(losses, np.full(5, 10), NEAR).chosen == best
     costs = np.array([10, 10, 10, 10, 5])
     others = [i for i in range(4) if i != best]
     costs[others[:2]] = 6
-    choice = choose(losses, costs)
+    choice = choose(losses, costs, NEAR)
     assert choice.best == best
     assert choice.tied.tolist() == [True, True, True, True, False]
     assert choice.chosen == min(others[:2], key=lambda i: means[i])
     twins = np.repeat(losses[:, :1], 3, axis=1)
-    assert choose(twins, np.array([9, 7, 7])).chosen == 1
+    assert choose(twins, np.array([9, 7, 7]), NEAR[:3]).chosen == 1
+
+
+def test_of_equally_cheap_ties_the_one_nearest_the_default_is_chosen() -> None:
+    losses = table(0.0, 0.0, 0.0, 2.0, seed=2)
+    costs, departures = np.array([5, 5, 5, 5]), np.array([2, 1, 2, 0])
+    assert choose(losses, costs, departures).chosen == 1
+    costs[1] = 6
+    assert choose(losses, costs, departures).chosen != 1, "cost comes first"
+
+
+def test_a_difference_too_small_to_matter_is_a_tie_however_sure() -> None:
+    default = table(0.0)[:, 0]
+    for gain, chosen in ((NEGLIGIBLE / 2, 0), (NEGLIGIBLE * 2, 1)):
+        losses = np.column_stack([default, default * (1 - gain)])
+        choice = choose(losses, np.array([1, 1]), np.array([0, 1]))
+        assert choice.p_values[0] < 1e-6
+        assert choice.chosen == chosen
 
 
 def test_what_was_not_seen_everywhere_is_not_eligible() -> None:
     losses = table(0.0, 1.0, 1.0)
     losses[5, 0] = np.nan
-    choice = choose(losses, np.array([1, 5, 5]))
+    choice = choose(losses, np.array([1, 5, 5]), NEAR[:3])
     assert choice.best in (1, 2)
     assert not choice.tied[0]
     assert np.isnan(choice.p_values[0])
     with pytest.raises(ValueError, match="no setting"):
-        choose(np.full((4, 2), np.nan), np.array([1, 1]))
+        choose(np.full((4, 2), np.nan), np.array([1, 1]), NEAR[:2])
 
 
 def test_a_setting_better_than_the_default_is_found_among_many() -> None:

@@ -15,6 +15,9 @@ SIZES = np.array([5, 10, 20, 50])
 N_GROUPS = 48
 GROUPS = np.repeat(np.arange(N_GROUPS), len(SIZES))
 COSTS = np.tile(SIZES, N_GROUPS)
+# The default has no top_k, the last of 3, and the second top_p of 4; its temperature is not tried.
+TOP_K, TOP_P = np.meshgrid(np.arange(3), np.arange(4), indexing="ij")
+DEPARTURES = 2 + np.repeat(np.tile(((TOP_K != 2) * 1 + (TOP_P != 1)).ravel(), 4), len(SIZES))
 N_ORIGINS = 26
 TRIALS = 300
 
@@ -81,8 +84,8 @@ def regret_and_share(losses: np.ndarray, naive: np.ndarray, rules: Racing) -> tu
         return losses[np.ix_(asked.origins, asked.settings)]
 
     raced = race(measure, groups=GROUPS.tolist(), order=decisive_order(naive), rules=rules)
-    found = choose(raced.losses, COSTS).chosen
-    wanted = choose(losses, COSTS).chosen
+    found = choose(raced.losses, COSTS, DEPARTURES).chosen
+    wanted = choose(losses, COSTS, DEPARTURES).chosen
     share = rows / (SIZES[-1] * N_GROUPS * len(losses))
     if found == wanted:
         return 0.0, share
