@@ -233,6 +233,8 @@ def full(size: str, device: torch.device) -> None:
         )  # type: ignore[misc]
     title = f"{size} {context}/{steps}, {len(GRID)} settings, one origin"
     show(title, rows, device, greedy_difference(upstream, model, batch))
+    shares = [f"{row.name} {cached.seconds / row.took.seconds:.1f} x" for row in rows[2:]]
+    print("cached call / " + ", ".join(shares))
     report_sharing(results["fp32"])
     report_precision(results)
     if device.type == "cuda":
