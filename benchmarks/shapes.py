@@ -12,6 +12,7 @@ from retrain_assets.models import lora
 from retrain_assets.models.forecaster import LoadedModel, ModelLimits
 from retrain_assets.models.kronos import FAMILY
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
+from retrain_assets.models.kronos.family import LORA_TARGETS
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 
@@ -59,7 +60,7 @@ def random_model(size: str, device: torch.device) -> LoadedModel:
 
 def adapter_settings(rank: int) -> lora.LoraSettings:
     """An adapter as the training policy makes it."""
-    return lora.LoraSettings(rank, 2 * rank, 0.05, FAMILY.lora_targets)
+    return lora.LoraSettings(rank, 2 * rank, 0.05, LORA_TARGETS)
 
 
 def random_bars(n_bars: int) -> pd.DataFrame:

@@ -28,7 +28,7 @@ EPILOG = (
 NOT_EXTENDED = 1 / 1.5
 DEMO_SYMBOLS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 DEMO_MONTH = "2023-08"
-DEMO_STEPS = 150
+DEMO_STEPS = 60
 DEMO_CONTEXT = 256
 DEMO_JOBS = 2
 DEMO_PATHS = (5, 10)
@@ -87,11 +87,12 @@ def run(
 
     home, universe = opened()
     search = Search(grid=option.read_grid(grid or ()), exhaustive=exhaustive)
+    families = chosen_families(model_type)
     options = Options(
-        families=chosen_families(model_type),
+        families=families,
         holdout_days=holdout_days,
         prediction_length=prediction_length,
-        base=base,
+        bases=option.read_bases(base, families),
         context_length=context_length,
         max_steps=max_steps,
         epochs_scale=epochs_scale * (NOT_EXTENDED if no_extended_epochs else 1.0),
@@ -164,19 +165,20 @@ def demo(no_progress: option.NoProgress = False) -> None:
     """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
-    --model-type kronos --context-length 256 --max-steps 150 --grid num_samples=5,10 --device cpu
-    --jobs 2`: the policy itself would look back on 448 bars, take up to 3,500 steps, and the
-    search would draw up to 50 paths. The nano base exists to run the system offline; its
+    --context-length 256 --max-steps 60 --grid num_samples=5,10 --device cpu --jobs 2`: the policy
+    itself would look back on 448 bars and more, take up to 3,500 steps, and the search would draw
+    up to 50 paths. The nano base exists to run the system offline; its
     forecasts are not for trading.
     """
+    from retrain_assets.models.forecaster import families
     from retrain_assets.universe import Selection
     from retrain_assets.work import Options, Search
 
     home, _ = opened()
     search = Search(grid={"num_samples": DEMO_PATHS})
     options = Options(
-        families=("kronos",),
-        base="nano",
+        families=tuple(families()),
+        bases=dict.fromkeys(families(), "nano"),
         context_length=DEMO_CONTEXT,
         max_steps=DEMO_STEPS,
         search=search,
@@ -247,7 +249,7 @@ def _run_and_show(
     from retrain_assets.display import ProgressView, show_results
     from retrain_assets.workers import run_side_by_side
 
-    work.check(home)
+    work.check(home, device)
     # MLflow and its database migrations would otherwise talk into the progress display.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     console, symbols, outcomes = output(), chosen.symbols, list[runs.Outcome]()

@@ -36,7 +36,14 @@ HoldoutDays = Annotated[int, typer.Option(min=1, help="Sessions of one holdout f
 PredictionLength = Annotated[
     int | None, typer.Option(min=1, help="Bars to predict; by default 16 to 64, by bars stored.")
 ]
-Base = Annotated[str | None, typer.Option(help="Base model, such as nano, mini, small or base.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[FAMILY=]NAME",
+        help="Base model, by family if they differ: kronos=small,toto=22m; `published` takes the "
+        "published one that suits the device. By default that of universe.yaml, else nano.",
+    ),
+]
 ContextLength = Annotated[
     int | None,
     typer.Option(min=128, help="Bars to look back on; by default 256 to 1024, by bars stored."),
@@ -94,6 +101,27 @@ OtherPredictionLength = Annotated[
         "--prediction-length", min=1, help="Bars of the long forecast; by default the adapter's."
     ),
 ]
+
+
+def read_bases(text: str | None, families: Sequence[str]) -> dict[str, str]:
+    """Base by family from `name` (for all of them) or `family=name,family=name`.
+
+    Raises BadInput for a family that is not among `families` or is given twice.
+    """
+    if text is None:
+        return {}
+    if "=" not in text:
+        return dict.fromkeys(families, text)
+    bases: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, base = (word.strip() for word in part.partition("="))
+        if name not in families or name in bases or not base:
+            raise BadInput(
+                f"--base {text}: give one base for all, or one for each family, such as "
+                f"{','.join(f'{family}=nano' for family in families)}"
+            )
+        bases[name] = base
+    return bases
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[float | int | bool | None]]:

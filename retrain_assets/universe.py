@@ -1,4 +1,4 @@
-"""The symbols we know, read from `universe.yaml`: calendar, priority, aliases, overrides.
+"""What is retrained, read from `universe.yaml`: symbols, their overrides, base models.
 
 Every value is read as text and converted by the schema, so that a symbol such as `ON` is not
 taken for a truth value, nor `5e-5` for a word.
@@ -26,6 +26,7 @@ from pydantic import (
 
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import checked_symbol
+from retrain_assets.models.forecaster import family
 from retrain_assets.training.policy import PlanOverrides
 
 _SHOWN = 5  # problems of one file that are listed
@@ -74,13 +75,25 @@ class Stock(BaseModel):
     overrides: Annotated[PlanOverrides, WrapValidator(_explained)] = PlanOverrides()
 
 
+def _family(value: str) -> str:
+    try:
+        return family(value).name
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+
+
 class Universe(BaseModel):
-    """All symbols, and the first month that can be asked for (YYYY-MM)."""
+    """All symbols, the first month that can be asked for (YYYY-MM), and what is retrained.
+
+    bases: base model by model family, or `published` for the published one that suits the
+    device; the bundled one for a family that is not listed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     first_month: Annotated[str, AfterValidator(_month)]
     stocks: Annotated[tuple[Stock, ...], Field(min_length=1)]
+    bases: dict[Annotated[str, AfterValidator(_family)], Text] = {}
 
     @classmethod
     def load(cls, path: Path) -> Universe:

@@ -15,7 +15,7 @@ from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
-from retrain_assets.models.forecaster import SearchSpace, family
+from retrain_assets.models.forecaster import SearchSpace, base_for, family
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Dagster's own console log is left out: progress is shown instead."""
@@ -42,7 +42,7 @@ class Work(Protocol):
         """Names of the month's assets that say what came of it."""
         ...
 
-    def check(self, home: Home) -> None:
+    def check(self, home: Home, device: str) -> None:
         """Raise BadInput for what every stock would fail on."""
         ...
 
@@ -69,7 +69,7 @@ class Search:
 
     def check(self, names: Iterable[str]) -> None:
         """Raise BadInput for a setting in the grid that none of these families searches."""
-        known = {setting for name in names for setting in family(name).search_space}
+        known = {setting for name in names for setting in _searchable(name)}
         for setting in self.grid:
             if setting not in known:
                 raise BadInput(
@@ -95,7 +95,7 @@ class Search:
         return {**family(name).search_space, **self._own(name)}
 
     def _own(self, name: str) -> SearchSpace:
-        known = family(name).search_space
+        known = _searchable(name)
         return {key: values for key, values in self.grid.items() if key in known}
 
     def told(self) -> str:
@@ -112,7 +112,8 @@ class Search:
 class Options:
     """How a retraining departs from the policy and the universe file; None leaves it to them.
 
-    families: model families to train and compare. epochs_scale: factor on the policy's epochs.
+    families: model families to train and compare. bases: base by family, where not that of the
+        universe file. epochs_scale: factor on the policy's epochs.
     context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
     search: of inference parameters; None leaves it out.
     """
@@ -120,7 +121,7 @@ class Options:
     families: tuple[str, ...]
     holdout_days: int = 7
     prediction_length: int | None = None
-    base: str | None = None
+    bases: Mapping[str, str] = field(default_factory=dict)
     context_length: int | None = None
     max_steps: int | None = None
     epochs_scale: float = 1.0
@@ -148,33 +149,42 @@ class Options:
         """Both; parameters of an adapter that has been replaced are said to be so."""
         return ["comparison_summary", "params_summary"]
 
-    def check(self, home: Home) -> None:
+    def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""
-        for name in self.families:
-            chosen = family(name)
-            chosen.limits(self.base or chosen.default_base, checkpoints=home.checkpoints)
+        bases = {name: self._base(name, home, device) for name in self.families}
+        for name, base in bases.items():
+            family(name).limits(base, checkpoints=home.checkpoints)
         if not self.epochs_scale > 0:
             raise BadInput(f"epochs scale is {self.epochs_scale}: give a number above 0")
         if self.search and self.search.grid:
             self.search.check(self.families)
-            for name in self.families:
-                self._check_ranges(name, self.search, home)
+            for name, base in bases.items():
+                self._check_ranges(name, base, self.search, home)
 
-    def _check_ranges(self, name: str, search: Search, home: Home) -> None:
+    def _base(self, name: str, home: Home, device: str) -> str:
+        """The base that a family's asset will take, for `auto` on the device there is."""
+        import torch
+
+        from retrain_assets.universe import Universe
+
+        where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+        asked = self.bases.get(name) or Universe.load(home.universe).bases.get(name)
+        return base_for(family(name), asked, device=where)
+
+    def _check_ranges(self, name: str, base: str, search: Search, home: Home) -> None:
         """Raise BadInput for a value out of range, before a training that would be in vain."""
         from retrain_assets.evaluation.search import expand
 
         own = family(name)
         settings = expand(search.space(name))
-        base = own.load(self.base or own.default_base, checkpoints=home.checkpoints, device="cpu")
-        forecaster = own.forecaster(base, name=name)
+        model = own.load(base, checkpoints=home.checkpoints, device="cpu")
+        forecaster = own.forecaster(model, name=name)
         for setting in settings:
             forecaster.traits(setting)
 
     def run_config(self) -> dict[str, Any]:
         """The options as Dagster's run configuration of `retrain_stock`."""
         adapter = {
-            "base": self.base,
             "epochs_scale": self.epochs_scale,
             "context_length": self.context_length,
             "max_steps": self.max_steps,
@@ -189,7 +199,9 @@ class Options:
             "baseline_metrics": {"config": _given(baseline)},
             "comparison": {"config": {"families": list(self.families), "seed": self.seed}},
         }
-        ops |= {adapter_name(name): {"config": _given(adapter)} for name in self.families}
+        for name in self.families:
+            config = {"base": self.bases.get(name), **adapter}
+            ops[adapter_name(name)] = {"config": _given(config)}
         if self.search:
             ops |= _searches(self.families, self.search, self.seed)
         return {"ops": ops, "loggers": QUIET}
@@ -221,7 +233,7 @@ class Validation:
         """Of parameters alone: nothing is compared."""
         return ["params_summary"]
 
-    def check(self, home: Home) -> None:
+    def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or setting."""
         self.search.check(self.families)
 
@@ -229,6 +241,12 @@ class Validation:
         """Dagster's run configuration of `search_params`."""
         ops = _searches(self.families, self.search, self.seed)
         return {"ops": ops, "loggers": QUIET}
+
+
+def _searchable(name: str) -> set[str]:
+    """Settings of a family: those searched by default, and those that have a default alone."""
+    own = family(name)
+    return {*own.search_space, *own.default_settings}
 
 
 def _searches(names: Iterable[str], search: Search, seed: int) -> dict[str, Any]:

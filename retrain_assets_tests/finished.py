@@ -23,7 +23,7 @@ SMALL = Search(
         "top_p": (0.8, None),
     }
 )
-QUICK = Options(families=("kronos",), base="tiny", max_steps=3, search=SMALL)
+QUICK = Options(families=("kronos",), bases={"kronos": "tiny"}, max_steps=3, search=SMALL)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
 from retrain_assets_tests.installed import MONTH, made_bars
 
-QUICK = ["--base", "tiny", "--max-steps", "3", "--device", "cpu"]
+QUICK = ["--model-type", "kronos", "--base", "tiny", "--max-steps", "3", "--device", "cpu"]
 GRID = ["--grid", "num_samples=2,4", "temperature=.6,1", "top_k=3,off", "top_p=off"]
 
 
@@ -70,6 +70,20 @@ def test_a_grid_is_read_as_numbers_truth_and_off() -> None:
         "top_p": [None],
     }
     assert [type(value) for value in grid["temperature"]] == [float, int, float]
+
+
+def test_bases_are_read_for_all_families_or_for_each() -> None:
+    both = ("kronos", "other")
+    assert options.read_bases(None, both) == {}
+    assert options.read_bases("nano", both) == {"kronos": "nano", "other": "nano"}
+    assert options.read_bases("kronos=small", both) == {"kronos": "small"}
+    assert options.read_bases("other=22m, kronos=small", both) == {
+        "other": "22m",
+        "kronos": "small",
+    }
+    for bad in ("third=small", "kronos=", "kronos=small,kronos=mini", "kronos=small,mini"):
+        with pytest.raises(BadInput, match="such as kronos=nano,other=nano"):
+            options.read_bases(bad, both)
 
 
 def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any) -> None:

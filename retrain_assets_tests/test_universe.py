@@ -61,6 +61,14 @@ def test_an_unlisted_symbol_with_bars_is_a_us_stock(shipped: Universe) -> None:
     assert select(shipped, ["ORCL"], everything=True).symbols == ("ORCL",)
 
 
+def test_a_base_is_set_by_model_family(tmp_path: Path) -> None:
+    text = 'first_month: "2015-01"\nstocks: [{symbol: A}]\n'
+    assert loaded(tmp_path, text).bases == {}
+    assert loaded(tmp_path, text + "bases: {kronos: published}\n").bases == {"kronos": "published"}
+    with pytest.raises(BadInput, match=r"line 3, bases\.chronos.*no model family 'chronos'"):
+        loaded(tmp_path, text + "bases: {chronos: small}\n")
+
+
 def test_words_that_yaml_takes_for_values_are_symbols(tmp_path: Path) -> None:
     universe = loaded(tmp_path, 'first_month: "2020-01"\nstocks: [{symbol: ON}, {symbol: NO}]\n')
     assert universe.symbols == ("ON", "NO")

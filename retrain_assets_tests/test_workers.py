@@ -68,7 +68,7 @@ def test_a_process_that_dies_costs_the_stock_it_was_running(home: Home) -> None:
                 (worker,) = multiprocessing.active_children()
                 worker.kill()
 
-    slow = Options(families=("kronos",), base="tiny", max_steps=400, search=None)
+    slow = Options(families=("kronos",), bases={"kronos": "tiny"}, max_steps=400, search=None)
     outcomes = {
         outcome.symbol: outcome
         for outcome in run_side_by_side(

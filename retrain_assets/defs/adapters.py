@@ -29,7 +29,11 @@ GPU = "gpu"
 class AdapterConfig(dg.Config):
     """How one adapter is trained, where it departs from the policy and the universe file."""
 
-    base: str | None = Field(None, description="Base model; by default the family's own.")
+    base: str | None = Field(
+        None,
+        description="Base model, or `published` for the published one that suits the device; by "
+        "default that of universe.yaml, else the bundled one.",
+    )
     epochs_scale: float = Field(1.0, gt=0, description="Factor on the policy's epochs.")
     context_length: int | None = Field(
         None, ge=128, description="Bars to look back on, in place of the policy's."
@@ -75,8 +79,9 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
     ) -> dg.Output[dict[str, Any]]:
         with failing_plainly(), device.lease() as where:
             overrides = bars.stock(market_bars.symbol).overrides
+            base = bars.base(family, config.base, where)
             training = _prepared(
-                family, config, market_bars, baseline_metrics, overrides, models, where
+                family, base, config, market_bars, baseline_metrics, overrides, models, where
             )
             with _tracked(context, tracking, training, device.threads) as run:
                 record = training.train(
@@ -100,6 +105,7 @@ def adapters() -> list[dg.AssetsDefinition]:
 
 def _prepared(
     family: ModelFamily,
+    base: str,
     config: AdapterConfig,
     view: PartitionBars,
     baseline: dict[str, Any],
@@ -117,7 +123,7 @@ def _prepared(
             f"baseline_metrics of {view.symbol} {view.month} was computed on other bars: "
             "materialize it again"
         )
-    count, base = len(view.bars), config.base or family.default_base
+    count = len(view.bars)
     limits = family.limits(base, checkpoints=models.bases)
     if config.context_length is not None:
         overrides = dataclasses.replace(overrides, context_length=config.context_length)

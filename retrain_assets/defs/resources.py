@@ -16,6 +16,7 @@ from retrain_assets.defs.tracking import Tracking
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore
+from retrain_assets.models.forecaster import ModelFamily, base_for
 from retrain_assets.universe import Stock, Universe
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own 
     def stock(self, symbol: str) -> Stock:
         """Calendar and overrides of a symbol, read anew so that an edit takes effect at once."""
         return Universe.load(Path(self.universe)).stock(symbol, stored=[symbol])
+
+    def base(self, own: ModelFamily, asked: str | None, device: str) -> str:
+        """The base of a family to retrain: as asked, else the universe's, else the bundled one."""
+        listed = Universe.load(Path(self.universe)).bases.get(own.name)
+        return base_for(own, asked or listed, device=device)
 
 
 class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom

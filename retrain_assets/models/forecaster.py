@@ -203,7 +203,6 @@ class ModelFamily(Protocol):
     name: str
     title: str
     default_base: str
-    lora_targets: tuple[str, ...]
     options: tuple[str, ...]
     """Names of the ways to compute that `forecaster` can be told."""
 
@@ -215,6 +214,14 @@ class ModelFamily(Protocol):
     @property
     def search_space(self) -> SearchSpace:
         """The values that a search tries by default: the retraining guide's grid."""
+        ...
+
+    def published_base(self, device: str) -> str:
+        """The published base that suits a device such as `cpu`, `cuda:0` or `mps`."""
+        ...
+
+    def lora_targets(self, model: LoadedModel) -> tuple[str, ...]:
+        """Names of the layers that adapters of this model wrap."""
         ...
 
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
@@ -266,6 +273,17 @@ class ModelFamily(Protocol):
         BadInput for an unknown size or a history that is too short.
         """
         ...
+
+
+PUBLISHED = "published"
+"""Asked for as a base: the published one that suits the device."""
+
+
+def base_for(own: ModelFamily, asked: str | None, *, device: str) -> str:
+    """The base that is meant: by its name, by PUBLISHED, or the bundled one where none is asked."""
+    if asked == PUBLISHED:
+        return own.published_base(device)
+    return asked or own.default_base
 
 
 @cache

@@ -166,7 +166,8 @@ class AdapterTraining:
 
     def _fit(self, checkpoint: TrainingCheckpoint, report: Callable[[Progress], None]) -> FitResult:
         plan, own = self.plan, family(self.model.family)
-        settings = lora.LoraSettings(plan.rank, plan.alpha, plan.dropout, own.lora_targets)
+        targets = own.lora_targets(self.model)
+        settings = lora.LoraSettings(plan.rank, plan.alpha, plan.dropout, targets)
         self.model.module = lora.attach(self.model.module, settings, seed=self.seed)
         if self.warm_start is not None:
             earlier = lora.read_weights(self.store.path(self.warm_start))

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from retrain_assets.training.trainer import Progress
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3")
+
+
 class KronosFamily:
     """Kronos bases, their adapters' targets, training tasks and forecasters."""
 
     name: str = "kronos"
     title: str = "Kronos"
     default_base: str = "nano"
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3")
     options: tuple[str, ...] = ("compat", "precision", "row_budget")
 
     @property
@@ -48,6 +50,14 @@ class KronosFamily:
             "top_k": (20, 50, None),
             "top_p": (0.8, 0.9, 0.95, None),
         }
+
+    def published_base(self, device: str) -> str:
+        """Small on a GPU, mini elsewhere: 25 million weights and 4."""
+        return "small" if device.startswith("cuda") else "mini"
+
+    def lora_targets(self, model: LoadedModel) -> tuple[str, ...]:
+        """The attention's and the feed-forward's projections, in every block of every base."""
+        return LORA_TARGETS
 
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Longest window of a base, without loading it. Raises BadInput if it is unknown."""

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from retrain_assets.errors import BadInput
-from retrain_assets.models.forecaster import family
+from retrain_assets.models.forecaster import base_for, family
 from retrain_assets.models.kronos import FAMILY
 from retrain_assets.models.kronos.checkpoint import save_checkpoint
+from retrain_assets.models.kronos.family import LORA_TARGETS
 from retrain_assets_tests.models.kronos.cases import (
     TINY_NETWORK,
     TINY_TOKENIZER,
@@ -68,10 +69,17 @@ def test_the_fingerprint_covers_network_and_tokenizer(checkpoints: Path) -> None
     assert len({first, second, third}) == 3
 
 
+def test_a_base_is_named_published_or_the_bundled_one() -> None:
+    assert base_for(FAMILY, None, device="cpu") == "nano"
+    assert base_for(FAMILY, "base", device="cpu") == "base"
+    assert base_for(FAMILY, "published", device="cpu") == "mini"
+    assert base_for(FAMILY, "published", device="cuda:1") == "small"
+
+
 def test_lora_targets_are_linear_layers_of_every_block() -> None:
     linear = {
         name.rpartition(".")[2]
         for name, module in build_network(TINY_NETWORK).named_modules()
         if isinstance(module, torch.nn.Linear) and (".self_attn." in name or ".ffn." in name)
     }
-    assert set(FAMILY.lora_targets) == linear
+    assert set(LORA_TARGETS) == linear

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import QUANTILE_LEVELS, LoadedModel, Window
 from retrain_assets.models.kronos import FAMILY
+from retrain_assets.models.kronos.family import LORA_TARGETS
 from retrain_assets.models.kronos.forecaster import KronosForecaster, evaluating, network_of
 from retrain_assets_tests.models.kronos.cases import (
     NETWORKS,
@@ -43,7 +44,7 @@ def forecaster(model: LoadedModel, **options: Any) -> KronosForecaster:
 def adapted(model: LoadedModel, *, size: float) -> LoadedModel:
     """The model with a random LoRA adapter on every target."""
     torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(FAMILY.lora_targets))
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(LORA_TARGETS))
     module = get_peft_model(model.module, config)
     with torch.no_grad():
         for name, weight in module.named_parameters():

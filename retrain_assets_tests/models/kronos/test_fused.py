@@ -6,7 +6,7 @@ import torch
 
 from retrain_assets.models import lora
 from retrain_assets.models.forecaster import LoadedModel
-from retrain_assets.models.kronos import FAMILY
+from retrain_assets.models.kronos.family import LORA_TARGETS
 from retrain_assets.models.kronos.fused import BLOCK, FusedKronos, padded_size
 from retrain_assets.models.kronos.histories import HistoryCache
 from retrain_assets.models.kronos.network import KronosNetwork
@@ -26,7 +26,7 @@ CONTEXT, STEPS, ROWS = 20, 3, 5
 
 def with_adapter(model: LoadedModel) -> tuple[KronosNetwork, KronosTokenizer]:
     """The model's parts; every layer the adapter wraps computes something else than the base."""
-    settings = lora.LoraSettings(4, 8, 0.0, FAMILY.lora_targets)
+    settings = lora.LoraSettings(4, 8, 0.0, LORA_TARGETS)
     wrapped = lora.attach(model.module, settings, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
