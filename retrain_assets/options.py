@@ -179,5 +179,7 @@ def _spread(arguments: Sequence[str], flag: str, comma: str | None) -> list[str]
             continue
         taking = taking or value != argument
         parts = [part for part in value.split(comma) if part] if taking else []
+        if taking and not parts:
+            raise BadInput(f"{flag} is given an empty value: add one, or leave it out")
         spread += [word for part in parts for word in (flag, part)] if taking else [argument]
     return spread

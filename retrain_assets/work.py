@@ -6,7 +6,7 @@ configuration that its fields come down to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,14 +67,21 @@ class Search:
     holdout_days: int | None = None
     prediction_length: int | None = None
 
-    def check(self, names: Iterable[str]) -> None:
-        """Raise BadInput for a setting in the grid that none of these families searches."""
+    def check(self, names: Sequence[str]) -> None:
+        """Raise BadInput for a setting in the grid that none of these families has, or a value
+        that is out of its range, before any work that were in vain.
+        """
+        from retrain_assets.evaluation.search import expand
+
         known = {setting for name in names for setting in _searchable(name)}
         for setting in self.grid:
             if setting not in known:
                 raise BadInput(
                     f"there is no setting {setting!r} to search: use {', '.join(sorted(known))}"
                 )
+        for name in names:
+            for one in expand(self.space(name)):
+                family(name).check_settings(one)
 
     def config(self, name: str, seed: int) -> dict[str, Any]:
         """Configuration of one family's search; it takes those settings of the grid it has."""
@@ -83,7 +90,7 @@ class Search:
                 "space": {key: list(values) for key, values in self._own(name).items()},
                 "subset": self.subset,
                 "exhaustive": self.exhaustive,
-                "options": {k: v for k, v in self.options.items() if k in family(name).options},
+                "options": self._own_options(name),
                 "holdout_days": self.holdout_days,
                 "prediction_length": self.prediction_length,
                 "seed": seed,
@@ -97,6 +104,9 @@ class Search:
     def _own(self, name: str) -> SearchSpace:
         known = _searchable(name)
         return {key: values for key, values in self.grid.items() if key in known}
+
+    def _own_options(self, name: str) -> dict[str, str]:
+        return {key: v for key, v in self.options.items() if key in family(name).options}
 
     def told(self) -> str:
         """What of it departs from the families' own way, for a caption."""
@@ -151,15 +161,13 @@ class Options:
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""
-        bases = {name: self._base(name, home, device) for name in self.families}
-        for name, base in bases.items():
+        for name in self.families:
+            base = self._base(name, home, device)
             family(name).limits(base, checkpoints=home.checkpoints)
         if not self.epochs_scale > 0:
             raise BadInput(f"epochs scale is {self.epochs_scale}: give a number above 0")
         if self.search and self.search.grid:
             self.search.check(self.families)
-            for name, base in bases.items():
-                self._check_ranges(name, base, self.search, home)
 
     def _base(self, name: str, home: Home, device: str) -> str:
         """The base that a family's asset will take, for `auto` on the device there is."""
@@ -170,17 +178,6 @@ class Options:
         where = "cuda" if device == "auto" and torch.cuda.is_available() else device
         asked = self.bases.get(name) or Universe.load(home.universe).bases.get(name)
         return base_for(family(name), asked, device=where)
-
-    def _check_ranges(self, name: str, base: str, search: Search, home: Home) -> None:
-        """Raise BadInput for a value out of range, before a training that would be in vain."""
-        from retrain_assets.evaluation.search import expand
-
-        own = family(name)
-        settings = expand(search.space(name))
-        model = own.load(base, checkpoints=home.checkpoints, device="cpu")
-        forecaster = own.forecaster(model, name=name)
-        for setting in settings:
-            forecaster.traits(setting)
 
     def run_config(self) -> dict[str, Any]:
         """The options as Dagster's run configuration of `retrain_stock`."""
@@ -234,7 +231,7 @@ class Validation:
         return ["params_summary"]
 
     def check(self, home: Home, device: str) -> None:
-        """Raise BadInput for an unknown family or setting."""
+        """Raise BadInput for an unknown family or setting, and for a value out of range."""
         self.search.check(self.families)
 
     def run_config(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from retrain_assets.home import Home
 
 MONTH = "2023-08"
 LAST_BAR = "2023-09-11"  # so September is provisional
-# 400 bars are enough for a small split; 150 are not.
-LENGTHS = {"AAA": 400, "BBB": 360, "SHORT": 150}
+# 360 bars are enough for a small split; 150 are not.
+LENGTHS = {"AAA": 406, "BBB": 360, "SHORT": 150}
 UNIVERSE = """\
 first_month: "2015-01"
 stocks:

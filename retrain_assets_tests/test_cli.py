@@ -53,6 +53,9 @@ def test_several_values_may_follow_one_flag() -> None:
     assert options.spread_lists(spread) == spread
     files = ["import", "a.csv", "b.csv", "--symbol", "SPY"]
     assert options.spread_lists(files) == files
+    for empty in (["--stocks", ""], ["--stocks="], ["--grid="]):
+        with pytest.raises(BadInput, match="is given an empty value"):
+            options.spread_lists(["validate", *empty])
     grid = ["--grid", "top_k=20,off", "--grid", "top_p=.9", "--stocks", "A"]
     assert options.spread_lists(["--grid", "top_k=20,off", "top_p=.9", "--stocks", "A"]) == grid
     for arguments in (["--grid", "--seed", "1"], ["--stocks"]):

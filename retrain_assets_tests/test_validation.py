@@ -126,10 +126,10 @@ def test_validation_searches_stored_adapters_at_other_lengths(
 
 def test_a_test_that_leaves_too_little_to_choose_on_is_refused(searched: Home) -> None:
     before = params(searched, "AAA")
-    search = replace(SMALL, holdout_days=16, prediction_length=16)
+    search = replace(SMALL, holdout_days=17, prediction_length=16)
     (reason,) = ran(searched, "AAA", work=replace(VALIDATION, search=search))["AAA"].failures
-    assert "holdout_days is 16 and prediction_length 16: 7 selection origins are left" in reason
-    assert "a new adapter for these lengths needs 397 bars" in reason
+    assert "holdout_days is 17 and prediction_length 16: 7 selection origins are left" in reason
+    assert "a new adapter for these lengths needs 406 bars" in reason
     assert params(searched, "AAA") == before
 
 
@@ -212,6 +212,11 @@ def test_a_search_says_what_is_not_usual_about_it() -> None:
 def test_a_setting_that_no_family_has_is_refused() -> None:
     with pytest.raises(BadInput, match="no setting 'heat' to search: use"):
         Search(grid={"heat": (1,)}).check(["kronos"])
+
+
+def test_a_value_out_of_range_is_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(BadInput, match="'temperature' must be a number above 0"):
+        Search(grid={"temperature": (0.6, -1)}).check(["kronos"])
 
 
 def test_the_summary_of_nothing_is_no_file(home: Home) -> None:

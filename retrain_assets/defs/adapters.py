@@ -146,6 +146,9 @@ def _prepared(
     )
     store = models.store()
     earlier = store.previous(family.name, view.month, view.symbol) if config.warm_start else None
+    if earlier and (reason := library.hindsight(earlier, view.bars, split)):
+        plan = dataclasses.replace(plan, notes=(*plan.notes, f"no warm start: {reason}"))
+        earlier = None
     return library.prepare(
         family_name=family.name,
         base=base,

@@ -108,7 +108,8 @@ def _stored(
     if found != known:
         raise BadInput(
             f"the files in {models.searches(adapter) / known.folder} are not those of the record: "
-            f"search again with `retrain validate --stocks {adapter.symbol}`"
+            f"search again with `retrain validate --stocks {adapter.symbol} "
+            f"--month {adapter.month}`"
         )
     if adapter.bars_hash != view.hash:
         raise BadInput(

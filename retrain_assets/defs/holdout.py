@@ -237,9 +237,12 @@ def _prepared(
         prediction_length=config.prediction_length,
         limits=family.limits(adapter.base, checkpoints=models.bases),
         symbol=adapter.symbol,
+        month=adapter.month,
     )
     model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=device)
     forecaster = family.forecaster(model, name=family.name, options=config.options)
+    for setting in settings:
+        forecaster.traits(setting)
     return _Task(family, config, adapter, split, space, settings, forecaster, device)
 
 
@@ -252,7 +255,7 @@ def racing_rules(config: ParamsConfig) -> "Racing | None":
     usual = Racing()
     return Racing(
         level=usual.level if config.racing_level is None else config.racing_level,
-        first=config.first_round or usual.first,
+        first=config.first_round,
         following=config.next_rounds or usual.following,
     )
 

@@ -48,19 +48,20 @@ def params_summary(
 ) -> dg.Output[dict[str, str]]:
     """Chosen inference parameters of all stocks of a month, in one JSON file.
 
-    Errors in it are those of the test window. Stocks that were not searched are left out; one
-    whose adapter has been trained anew since is listed as failed.
+    Errors in it are those of the test window. Stocks that were not searched are left out. One
+    whose search failed is listed as failed, and so is one whose adapter has been trained anew
+    since; a search that was refused leaves the parameters that were found before.
     """
     from retrain_assets.evaluation.params_report import validation_entry, validation_results
 
     with failing_plainly():
         found = {
-            family: {
-                **_current(records[params_name(family)], records[adapter_name(family)]),
-                **config.failed.get(family, {}),
-            }
+            family: _current(records[params_name(family)], records[adapter_name(family)])
             for family in families()
         }
+    for family, reasons in config.failed.items():
+        known = found[family]
+        found[family] = known | {s: why for s, why in reasons.items() if not _holds(known.get(s))}
     symbols = sorted({symbol for searches in found.values() for symbol in searches})
     entries = [
         validation_entry(s, {f: searches[s] for f, searches in found.items() if s in searches})
@@ -76,6 +77,11 @@ def params_summary(
         {"file": str(file)},
         metadata={"stocks": len(entries), "file": dg.MetadataValue.path(file)},
     )
+
+
+def _holds(found: "ParamsRecord | str | None") -> bool:
+    """Whether there are parameters, rather than a sentence on why there are none."""
+    return found is not None and not isinstance(found, str)
 
 
 def _current(

@@ -84,7 +84,8 @@ class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
     def lease(self) -> Iterator[str]:
         """Hold a device and yield its name; waits while all that are allowed are held.
 
-        `auto` takes any CUDA device that is free, else Apple's, else the CPU.
+        `auto` takes any CUDA device that is free, else the CPU. Apple's is taken on request alone:
+        it has no float64, which the draws of Kronos need.
         """
         import torch
         from filelock import FileLock
@@ -112,7 +113,7 @@ class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         mps = ["mps"] if torch.backends.mps.is_available() else []
         if self.device == "auto":
-            return cuda or mps or ["cpu"]
+            return cuda or ["cpu"]
         wanted = cuda if self.device == "cuda" else [self.device]
         if not wanted or not set(wanted) <= {*cuda, *mps, "cpu"}:
             raise BadInput(

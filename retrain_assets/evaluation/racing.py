@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from statsmodels.stats.weightstats import DescrStatsW
 
 from retrain_assets.errors import BadInput
+from retrain_assets.evaluation.choice import NEGLIGIBLE
 
 MIN_FIRST = 3
 """Origins of a first round at least: a spread must be seen before anything is judged by it."""
+
+USUAL_FIRST = 6
+"""Origins of a first round at most, unless another number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Racing:
     """How a race is run.
 
     level: of one comparison with the leader, in (0, 0.5); see `beaten` for what it means.
-    first: origins of the first round. following: origins of every later round.
+    first: origins of the first round; None for a quarter of them, from 3 to 6. following: origins
+        of every later round.
 
     With the defaults, simulated tables of 192 settings in 48 groups on 26 origins cost 28 to
     39 % of the exhaustive rows (median), and the choice was within one paired standard error
@@ -37,14 +42,14 @@ class Racing:
     """
 
     level: float = 0.07
-    first: int = 6
+    first: int | None = None
     following: int = 1
 
     def __post_init__(self) -> None:
         """Raises BadInput naming a field that is out of range."""
         if not 0 < self.level < 0.5:
             raise BadInput(f"the racing level is {self.level}: give a number between 0 and 0.5")
-        if self.first < MIN_FIRST:
+        if self.first is not None and self.first < MIN_FIRST:
             raise BadInput(
                 f"the first racing round has {self.first} origins: give at least {MIN_FIRST}"
             )
@@ -52,11 +57,9 @@ class Racing:
             raise BadInput(f"a racing round has {self.following} origins: give at least 1")
 
     def sizes(self, n_origins: int) -> tuple[int, ...]:
-        """Origins of each round; together `n_origins`.
-
-        Where there are few, the first round takes a quarter of them, though at least three.
-        """
-        first = min(n_origins, self.first, max(MIN_FIRST, n_origins // 4))
+        """Origins of each round; together `n_origins`."""
+        usual = min(USUAL_FIRST, max(MIN_FIRST, n_origins // 4))
+        first = min(n_origins, self.first or usual)
         left = n_origins - first
         whole, rest = divmod(left, self.following)
         return (first, *[self.following] * whole, *([rest] if rest else []))
@@ -129,7 +132,8 @@ def beaten(losses: NDArray[np.float64], *, n_origins: int, level: float) -> NDAr
 
     losses: (origin, setting) of the origins seen so far, of `n_origins` in all. The leader is
     the setting with the smallest mean loss so far. A setting is beaten when a one-sided paired
-    t test of "its mean loss over all `n_origins` is not above the leader's" has p < `level`.
+    t test of "its mean loss over all `n_origins` is not above the leader's" has p < `level`,
+    and it lags by more than NEGLIGIBLE: a choice would take it for the leader's equal.
     What is asked is the mean over a finite set of origins, part of which is known, so the
     variance carries the finite-population correction 1 - seen / n_origins (Cochran, Sampling
     Techniques, 1977, section 2.6); under normal differences p is the chance, predicted from
@@ -148,7 +152,8 @@ def beaten(losses: NDArray[np.float64], *, n_origins: int, level: float) -> NDAr
     with np.errstate(divide="ignore", invalid="ignore"):
         _, p_values, _ = DescrStatsW(corrected).ttest_mean(0.0, alternative="larger")
     # Differences that are all 0 have no p value: that setting is level with the leader.
-    return np.asarray(np.nan_to_num(p_values, nan=1.0) < level)
+    lags = mean > NEGLIGIBLE * leader.mean()
+    return np.asarray((np.nan_to_num(p_values, nan=1.0) < level) & lags)
 
 
 def decisive_order(naive_losses: NDArray[np.float64]) -> NDArray[np.int64]:

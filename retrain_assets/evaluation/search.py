@@ -39,8 +39,9 @@ from retrain_assets.models.naive import NaiveForecaster
 
 CPU_TOLERANCE = 1e-12
 """Relative. Forecasts repeat to the bit there, but means may be summed in another order."""
-ACCELERATOR_TOLERANCE = 1e-3
-"""Relative. A batch of another shape may round otherwise, and so move one path in a thousand."""
+ACCELERATOR_TOLERANCE = 0.02
+"""Relative. A batch of another shape may round otherwise, and a path that so takes another course
+moves the mean error of 26 forecasts: by up to .6 % with 6 to 9 % of the paths of 5 moved."""
 
 
 @dataclass(frozen=True)

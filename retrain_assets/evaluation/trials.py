@@ -19,6 +19,8 @@ from retrain_assets.evaluation.splits import Split
 from retrain_assets.models.forecaster import Forecaster, Settings, SettingTraits, Window
 from retrain_assets.models.naive import NaiveForecaster
 
+FEW_ORIGINS = 20
+"""With fewer selection origins than this, the notes warn of the p value."""
 INTERVAL = (0.1, 0.9)
 """Quantiles whose interval should hold 80 % of the closes."""
 
@@ -232,9 +234,14 @@ class Trials:
         complete = tried[:, ~np.isnan(tried).any(axis=0)]
         twins = complete.shape[1] - np.unique(complete, axis=1).shape[1]
         notes = [
-            f"{name} has no effect: it moves no origin's error by {NEGLIGIBLE:.1%}"
+            f"{name} has no effect: it moves no origin's error by {NEGLIGIBLE:.1%} of the mean"
             for name in without_effect(self.entrants.settings[: self.entrants.tried], tried)
         ]
+        if len(self.loss) < FEW_ORIGINS:
+            notes.append(
+                f"with {len(self.loss)} selection origins the SPA p is too small too often: at 8 "
+                "it is below .05 in a quarter of the searches where nothing is better"
+            )
         if twins:
             notes.append(
                 f"{twins} of the {complete.shape[1]} settings measured on all origins forecast "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.splits import (
     MAX_SELECTION_ORIGINS,
+    MIN_CONTEXT,
     MIN_SELECTION_ORIGINS,
     Segment,
     Split,
@@ -23,12 +24,13 @@ def validation_split(
     prediction_length: int | None,
     limits: ModelLimits,
     symbol: str,
+    month: str,
 ) -> Split:
     """Cut the bars that an adapter was not fitted on into selection and test, anew.
 
     stored: the split the adapter was trained with; it is returned when nothing else is asked
     for. holdout_days (H), prediction_length (h): what to test, each the stored one where None.
-    symbol: for the message.
+    symbol, month: for the message.
 
     The test is the last h + H bars. Selection takes the latest whole blocks of H bars, 26 at
     most, among those after the stored validation and before both tests: earlier bars trained
@@ -49,7 +51,9 @@ def validation_split(
     free = Segment(stored.validation.stop, min(test_start, stored.test.start))
     origins = min(MAX_SELECTION_ORIGINS, max(0, free.bars) // days)
     if origins < MIN_SELECTION_ORIGINS:
-        raise BadInput(_no_room(stored, horizon, days, origins, limits, symbol))
+        raise BadInput(
+            _no_room(stored, horizon, days, origins, limits, f"{symbol} --month {month}")
+        )
     context, cut = capped_context(stored.context, max(horizon, days), limits)
     gap = test_start - free.stop
     notes = [cut] if cut else []
@@ -75,7 +79,7 @@ def validation_split(
 
 
 def _no_room(
-    stored: Split, horizon: int, days: int, origins: int, limits: ModelLimits, symbol: str
+    stored: Split, horizon: int, days: int, origins: int, limits: ModelLimits, stocks: str
 ) -> str:
     """Why these lengths cannot be tested with this adapter, and what can."""
     unfitted = stored.n_bars - stored.validation.stop
@@ -93,12 +97,15 @@ def _no_room(
             f"at a holdout_days of {stored.holdout_days}"
         )
     needed = bars_needed(horizon=horizon, holdout_days=days, patch=limits.patch)
-    if needed > stored.n_bars:
+    most = limits.max_context - MIN_CONTEXT
+    if horizon > most:
+        other = f"no adapter of this base predicts more than {most} bars"
+    elif needed > stored.n_bars:
         other = f"a new adapter for these lengths needs {needed} bars, there are {stored.n_bars}"
     else:
         other = (
             "or train an adapter for these lengths: retrain run "
-            f"--stocks {symbol} --holdout-days {days} --prediction-length {horizon}"
+            f"--stocks {stocks} --holdout-days {days} --prediction-length {horizon}"
         )
     return f"holdout_days is {days} and prediction_length {horizon}: {reason}; {allowed}; {other}"
 

@@ -224,6 +224,10 @@ class ModelFamily(Protocol):
         """Names of the layers that adapters of this model wrap."""
         ...
 
+    def check_settings(self, settings: Settings) -> None:
+        """Raise BadInput naming a field that is unknown or out of range for every base."""
+        ...
+
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Window limits of a base without loading its weights. Raises BadInput if unknown."""
         ...

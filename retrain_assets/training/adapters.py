@@ -263,6 +263,8 @@ def prepare(
             f"the adapter of {warm_start.month} was trained on another base "
             f"({warm_start.base}): turn warm_start off, or use that base"
         )
+    if warm_start is not None and (reason := hindsight(warm_start, bars, split)):
+        raise BadInput(f"{reason}: turn warm_start off")
     bars_hash = content_hash(bars)
     determines = {
         "family": family_name,
@@ -293,6 +295,22 @@ def prepare(
         warm_start=warm_start,
         store=store,
         identity=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def hindsight(earlier: AdapterRecord, bars: pd.DataFrame, split: Split) -> str | None:
+    """Why an earlier adapter must not be started from: it has seen bars that `split` judges on.
+
+    None if it has not. It happens where two months were split differently, for instance when a
+    short history grew by another selection origin.
+    """
+    judged = split.dates(pd.DatetimeIndex(bars["session"]))["selection"]["first"]
+    fitted = earlier.split_dates["validation"]["last"]
+    if fitted < judged:
+        return None
+    return (
+        f"the adapter of {earlier.month} was trained and stopped on bars up to {fitted}, and this "
+        f"one is to be judged on those from {judged}"
     )
 
 

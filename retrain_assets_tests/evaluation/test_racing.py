@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import choose
+from retrain_assets.evaluation.choice import NEGLIGIBLE, choose
 from retrain_assets.evaluation.racing import Racing, Round, beaten, decisive_order, race
 
 SIZES = np.array([5, 10, 20, 50])
@@ -102,6 +102,19 @@ def test_a_race_gives_little_away_and_saves_much(name: str) -> None:
     regret, share = trials.T
     assert np.mean(regret <= 1) >= 0.95
     assert np.median(share) <= 0.40
+
+
+def test_what_a_choice_would_take_for_equal_is_kept() -> None:
+    leader = np.random.default_rng(0).gamma(4, 1, (6, 1))
+    losses = leader * [1, 1 + NEGLIGIBLE / 2, 1 + 2 * NEGLIGIBLE]
+    assert beaten(losses, n_origins=26, level=0.07).tolist() == [False, False, True]
+
+
+def test_a_first_round_is_as_long_as_asked() -> None:
+    assert Racing().sizes(26)[0] == 6
+    assert Racing().sizes(8)[0] == 3
+    assert Racing(first=12).sizes(26) == (12, *[1] * 14)
+    assert Racing(first=12).sizes(8) == (8,)
 
 
 def test_a_reckless_race_is_caught_by_the_same_measure() -> None:

@@ -24,6 +24,7 @@ def cut(holdout_days: int | None, prediction_length: int | None, stored: Split =
         prediction_length=prediction_length,
         limits=SMALL,
         symbol="SPY",
+        month="2023-08",
     )
 
 
@@ -62,7 +63,12 @@ def test_the_context_leaves_room_for_the_longer_of_both_lengths() -> None:
     ("holdout_days", "prediction_length", "says"),
     [
         (14, 128, r"holdout_days is 14 and prediction_length 128: 6 selection origins are left"),
-        (14, 128, r"retrain run --stocks SPY --holdout-days 14 --prediction-length 128$"),
+        (
+            14,
+            128,
+            r"retrain run --stocks SPY --month 2023-08 --holdout-days 14 --prediction-length 128$",
+        ),
+        (7, 400, r"no adapter of this base predicts more than 384 bars$"),
         (14, 128, r"give a holdout_days of at most 12;"),
         (500, None, r"holdout_days is 500 .* the test needs 548 bars, and 237 did not fit"),
         (500, None, r"at most 21; a new adapter for these lengths needs 4835 bars, there are 1000"),

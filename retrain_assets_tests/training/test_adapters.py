@@ -225,6 +225,14 @@ def test_a_warm_start_from_another_base_is_refused(root: Path) -> None:
         prepared(root, base="other", warm_start=july)
 
 
+def test_a_warm_start_that_has_seen_what_decides_is_refused(root: Path) -> None:
+    """The selection of a shorter horizon begins later: its adapter has trained further."""
+    split = make_split(N_BARS, context=128, horizon=8, holdout_days=3, limits=ModelLimits(512))
+    further = train(prepared(root, month="2023-07", split=split))
+    with pytest.raises(BadInput, match=r"of 2023-07 was .* bars up to .*: turn warm_start off"):
+        prepared(root, warm_start=further)
+
+
 def test_a_full_disk_is_reported_and_leaves_nothing_half_written(root: Path) -> None:
     training = prepared(root)
     child = _child(root, extra="limit")

@@ -72,7 +72,8 @@ class RowBudget:
                     "context_length, choose a smaller base, or free memory"
                 ) from error
         # The exception holds the tensors of the failed attempt, so this stands outside of it.
-        self.limit = self._proven = len(rows) // 2
+        # Beside other workers this attempt may be an older, larger one than theirs.
+        self.limit = self._proven = min(self._proven, len(rows) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self.run(rows, decode)

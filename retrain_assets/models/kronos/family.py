@@ -59,6 +59,12 @@ class KronosFamily:
         """The attention's and the feed-forward's projections, in every block of every base."""
         return LORA_TARGETS
 
+    def check_settings(self, settings: Settings) -> None:
+        """Raise BadInput naming a field that is unknown or out of range."""
+        from retrain_assets.models.kronos.settings import KronosSettings
+
+        KronosSettings.parse(settings)
+
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Longest window of a base, without loading it. Raises BadInput if it is unknown."""
         return ModelLimits(max_context=find_base(base, checkpoints=checkpoints).max_context)
