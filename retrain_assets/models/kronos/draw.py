@@ -1,9 +1,7 @@
-"""Drawing tokens: uniforms that belong to a path, filters, and the inverse CDF.
+"""Drawing tokens: filters, and the inverse CDF.
 
-A draw is a function of its row's logits, settings and uniform number alone. The uniforms are
-keyed by what they are for, so no draw depends on what else is forecast in the same call, all
-settings share the same noise (common random numbers), and more paths or steps only add to
-the ones there were.
+A draw is a function of its row's logits, settings and uniform number alone; the numbers are
+those of `models.uniforms`.
 
 Axes: N rows, U distributions, of which each row draws from one, V vocabulary, W tokens of it.
 """
@@ -17,29 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrain_assets.errors import BadInput
-
 SUB_TOKENS = 2
-_WORD = 2**64
-
-
-def uniforms(seed: int, origin: int, *, steps: int, paths: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) for one window, shape (step, sub-token, path).
-
-    Entry (i, j, p) depends on (seed, origin, i, j, p) alone: seed and origin are the key and
-    step and sub-token the counter of a Philox stream (Salmon et al. 2011), of which path p
-    takes the p-th number. Raises BadInput for a seed outside [0, 2**64).
-    """
-    if not 0 <= seed < _WORD:
-        raise BadInput(f"seed must be a whole number from 0 to 2**64 - 1, not {seed}")
-    key = np.array([seed, origin % _WORD], dtype=np.uint64)
-    table = np.empty((steps, SUB_TOKENS, paths))
-    for step in range(steps):
-        for sub_token in range(SUB_TOKENS):
-            counter = np.array([0, step, sub_token, 0], dtype=np.uint64)
-            stream = np.random.Generator(np.random.Philox(counter=counter, key=key))
-            table[step, sub_token] = stream.random(paths)
-    return table
+"""Tokens of a bar, and with them uniform numbers that one draw of a bar takes."""
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ from torch import Tensor
 from retrain_assets.errors import CheckpointError
 from retrain_assets.models.kronos.budget import RowBudget, bytes_per_row, workers
 from retrain_assets.models.kronos.cache import PrefixCache
-from retrain_assets.models.kronos.draw import SUB_TOKENS, Filters, draw, uniforms
+from retrain_assets.models.kronos.draw import SUB_TOKENS, Filters, draw
 from retrain_assets.models.kronos.fused import FusedKronos, padded_size
 from retrain_assets.models.kronos.histories import Histories, HistoryCache, Prefix
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.settings import RowTable
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets.models.uniforms import uniforms
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Sampler:
     ) -> NDArray[np.float64]:
         """The window's uniforms, (h, 2, path)."""
         origin, paths = int(batch.origins[window]), int(table.path.max()) + 1
-        return uniforms(seed, origin, steps=batch.steps, paths=paths)
+        return uniforms(seed, origin, steps=batch.steps, parts=SUB_TOKENS, paths=paths)
 
     def _prefill(self, task: tuple[ContextBatch, int]) -> WindowPrefix:
         return prefill(self.network, self.tokenizer, *task)

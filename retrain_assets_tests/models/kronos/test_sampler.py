@@ -8,12 +8,13 @@ import torch
 
 from retrain_assets.errors import CheckpointError
 from retrain_assets.models.forecaster import LoadedModel
-from retrain_assets.models.kronos.draw import Filters, uniforms
+from retrain_assets.models.kronos.draw import SUB_TOKENS, Filters
 from retrain_assets.models.kronos.fused import FusedKronos
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.sampler import ContextBatch, Sampler, draw_rows, prefill
 from retrain_assets.models.kronos.settings import Compat, KronosSettings, RowTable
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets.models.uniforms import uniforms
 from retrain_assets_tests.models.kronos.cases import (
     NETWORKS,
     TINY_NETWORK,
@@ -33,6 +34,12 @@ GRID = [
     (t, k, p) for t in (0.5, 0.7, 1.0, 1.2) for k in (20, 50, None) for p in (0.8, 0.9, 0.95, None)
 ]
 FILTERS = [(t, k, p) for t in (0.5, 1.2) for k in (None, 8) for p in (None, 0.8)]
+
+
+def noise_of(batch: ContextBatch, table: RowTable, seed: int) -> np.ndarray:
+    """The uniforms of a batch of one window, (step, sub-token, path)."""
+    paths = int(table.path.max()) + 1
+    return uniforms(seed, int(batch.origins[0]), steps=batch.steps, parts=SUB_TOKENS, paths=paths)
 
 
 def parts(model: LoadedModel) -> tuple[KronosNetwork, KronosTokenizer]:
@@ -129,9 +136,7 @@ def uncached_tokens(
     """
     network, tokenizer = upstream_twins(model)
     context, vocabulary = batch.values.shape[1], model.module.head.proj_s2.out_features  # type: ignore[union-attr]
-    noise = uniforms(
-        seed, int(batch.origins[0]), steps=batch.steps, paths=int(table.path.max()) + 1
-    )
+    noise = noise_of(batch, table, seed)
     s1, s2 = (
         x.repeat(len(table), 1) for x in tokenizer.encode(torch.from_numpy(batch.values), True)
     )
@@ -165,9 +170,7 @@ def cached_tokens(
     model: LoadedModel, batch: ContextBatch, table: RowTable, *, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     network, tokenizer = parts(model)
-    noise = uniforms(
-        seed, int(batch.origins[0]), steps=batch.steps, paths=int(table.path.max()) + 1
-    )
+    noise = noise_of(batch, table, seed)
     drawn = draw_rows(
         FusedKronos(network, tokenizer),
         prefill(network, tokenizer, batch, 0),
