@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from retrain_assets.models.forecaster import (
     SettingTraits,
     Window,
 )
+from retrain_assets.models.inputs import common_shape, evaluating, unwrapped
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
 from retrain_assets.models.kronos.sampler import ContextBatch, Sampler
@@ -150,15 +150,7 @@ class KronosForecaster:
         self, windows: Sequence[Window]
     ) -> tuple[ContextBatch, NDArray[np.float64], NDArray[np.float64]]:
         """Network input, and mean and scale of each context's closes, (window,)."""
-        if not windows:
-            raise BadInput("no windows to forecast: give at least one")
-        shapes = {(len(window.bars), len(window.future_sessions)) for window in windows}
-        if len(shapes) > 1:
-            raise BadInput(
-                f"windows of one call must have the same context and steps, not {sorted(shapes)}"
-            )
-        context, steps = shapes.pop()
-        self._check_length(context, steps)
+        context, _ = common_shape(windows, self.model)
         raw = np.stack([features(window.bars) for window in windows])
         normalised = normalise_windows(raw, context=context)
         sessions = [np.concatenate((w.bars["session"], w.future_sessions)) for w in windows]
@@ -169,35 +161,10 @@ class KronosForecaster:
         )
         return batch, normalised.mean[:, CLOSE], normalised.scale[:, CLOSE]
 
-    def _check_length(self, context: int, steps: int) -> None:
-        limit = self.model.limits.max_context
-        if context < 1 or steps < 1:
-            raise BadInput(f"a window needs context and steps, not {context} and {steps} bars")
-        if context + steps > limit:
-            raise BadInput(
-                f"context {context} + {steps} steps exceed the {limit} bars that base "
-                f"{self.model.base!r} takes; use a context of at most "
-                f"max_context - steps = {limit - steps} bars"
-            )
-
 
 def network_of(module: nn.Module) -> KronosNetwork:
     """The network itself, with an adapter's layers in place, from a plain or a PEFT module."""
-    unwrap: Callable[[], nn.Module] | None = getattr(module, "get_base_model", None)
-    inner = unwrap() if unwrap is not None else module
+    inner = unwrapped(module)
     if not isinstance(inner, KronosNetwork):
         raise BadInput(f"expected a Kronos network, not {type(inner).__name__}")
     return inner
-
-
-@contextlib.contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules in evaluation mode, so that no dropout acts; training mode returns after."""
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from retrain_assets.errors import BadInput
+from retrain_assets.models.inputs import require_finite
 
 FEATURES = ("open", "high", "low", "close", "volume", "amount")
 """Features of a bar in the order of the tokenizer's input."""
@@ -28,14 +28,7 @@ def features(bars: pd.DataFrame) -> NDArray[np.float64]:
     """
     amount = bars["volume"] * bars[_PRICES].mean(axis=1)
     values = np.column_stack((bars[[*_PRICES, "volume"]], amount)).astype(np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0]
-        session = pd.Timestamp(bars["session"].iloc[row])
-        raise BadInput(
-            f"bar of {session:%Y-%m-%d} (row {row}): {FEATURES[column]} is "
-            f"{values[row, column]}; repair or drop the bar and import the file again"
-        )
+    require_finite(values, FEATURES, bars["session"])
     return values
 
 

@@ -10,9 +10,10 @@ from peft import LoraConfig, get_peft_model
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import QUANTILE_LEVELS, LoadedModel, Window
+from retrain_assets.models.inputs import evaluating
 from retrain_assets.models.kronos import FAMILY
 from retrain_assets.models.kronos.family import LORA_TARGETS
-from retrain_assets.models.kronos.forecaster import KronosForecaster, evaluating, network_of
+from retrain_assets.models.kronos.forecaster import KronosForecaster, network_of
 from retrain_assets_tests.models.kronos.cases import (
     NETWORKS,
     TOKENIZERS,
