@@ -53,8 +53,8 @@ def error_map(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     table: one row a setting, with the columns `names` and `cost`, `dropped_in_round`, `chosen`
     of a search's table, and `against_default`: 100 x (error / the default's error on the same
     origins - 1). Axes are up to three of the settings that vary; the one with the fewest values
-    makes the panels. A setting that does no more than set the cost is no axis: a cell shows
-    its most expensive setting, and of several the one that errs least. A cell with a cross
+    makes the panels. Where more vary, the one that sets the cost is no axis: a cell shows its
+    most expensive setting, and of several the one that errs least. A cell with a cross
     was dropped early, so its number is of other origins than the rest; the frame marks the cell
     of the chosen setting.
     """
@@ -83,13 +83,15 @@ def error_map(table: pd.DataFrame, names: Sequence[str]) -> Figure:
 
 
 def map_axes(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """The settings that make a map: those that vary, without one that only sets the cost.
+    """The settings that make a map: at most three of those that vary, in the order of `names`.
 
-    At most three, those with the most values, in the order of `names`.
+    Of more than three, one that sets the cost is left out, then those with the fewest values.
     """
+    names = [name for name in names if name in table]
     varying = [name for name in names if len(set(table[name].map(_label))) > 1]
-    priced = [name for name in varying if _sets_cost(table, name)]
-    kept = [name for name in varying if name not in priced] or varying or list(names[:1])
+    kept = varying or names[:1]
+    if len(kept) > MOST_AXES:
+        kept = [name for name in kept if not _sets_cost(table, name)]
     ranked = sorted(kept, key=lambda name: -table[name].map(_label).nunique())[:MOST_AXES]
     return [name for name in kept if name in ranked]
 
