@@ -145,6 +145,8 @@ class LoadedModel:
     fingerprint: SHA-256 over names, shapes and values of all base weights (never the adapter's).
     device: where the weights are.
     adapter: digest of the adapter on it, None for the untouched base.
+    base_weights: the form of the weights that an adapter adds to, where a family has more than
+        the published one (Toto 2: `folded`, its multipliers are part of them).
     """
 
     family: str
@@ -155,6 +157,7 @@ class LoadedModel:
     fingerprint: str
     device: torch.device
     adapter: str | None = None
+    base_weights: str = "published"
 
 
 @dataclass(frozen=True)

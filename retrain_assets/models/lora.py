@@ -1,6 +1,7 @@
 """LoRA adapters (Hu et al. 2021) through peft: attach, save, load, warm-start.
 
-An adapter folder has PEFT's layout (adapter_config.json, adapter_model.safetensors). Loading
+An adapter folder has PEFT's layout (adapter_config.json, adapter_model.safetensors) and a line
+on the form of the base's weights that it adds to. Loading
 goes through safetensors and JSON alone, is strict about keys and shapes, and never falls back to
 a pickle as peft's own loader would.
 """
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+FORM_FILE = "base_weights.json"
+PUBLISHED = "published"
+"""The form of a base's weights where its family does not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,17 @@ def _difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     return f"the adapter holds {surplus}, which its config does not mention"
 
 
-def save(wrapped: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write config and weights in PEFT's layout into an existing folder."""
+def save(
+    wrapped: nn.Module,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    base_weights: str = PUBLISHED,
+) -> None:
+    """Write config and weights in PEFT's layout into an existing folder.
+
+    base_weights: the form of the base's weights that the adapter adds to (see `LoadedModel`).
+    """
     from safetensors.torch import save_file
 
     config: dict[str, Any] = wrapped.peft_config["default"].to_dict()  # type: ignore[index,union-attr]  # peft's
@@ -96,16 +109,28 @@ def save(wrapped: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> Non
     text = json.dumps(config, indent=2, sort_keys=True, default=str)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     save_file(dict(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # Not among the file's own marks: their order differs between equal runs.
+    text = json.dumps({"base_weights": base_weights})
+    (folder / FORM_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load(module: nn.Module, folder: Path) -> nn.Module:
+def load(module: nn.Module, folder: Path, *, base_weights: str = PUBLISHED) -> nn.Module:
     """Attach the adapter stored in `folder` to a base module, frozen, in evaluation mode.
 
-    Raises CheckpointError naming the file or tensor at fault. That the base is the right one is
-    the caller's to check (`training.adapters.load_adapted` compares fingerprints).
+    base_weights: the form of the module's weights. Raises CheckpointError naming the file or
+    tensor at fault, also for an adapter that adds to weights of another form. That the base is
+    the right one is the caller's to check (`training.adapters.load_adapted` compares
+    fingerprints).
     """
     settings = read_settings(folder)
     weights = read_weights(folder)
+    found = _base_weights(folder)
+    if found != base_weights:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: this adapter adds to the {found} weights of its base, and "
+            f"the base at hand has them {base_weights}: the same numbers would mean another "
+            "update; retrain the adapter here"
+        )
     wrapped = attach(module, settings, seed=0)
     try:
         set_adapter_weights(wrapped, weights)
@@ -145,6 +170,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not readable ({error}): retrain this adapter") from error
     return loaded
+
+
+def _base_weights(folder: Path) -> str:
+    """The form of the base's weights a folder's adapter adds to; published if it does not say."""
+    path = folder / FORM_FILE
+    if not path.exists():
+        return PUBLISHED
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["base_weights"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not say base_weights: retrain this adapter") from error
 
 
 def warm_weights(previous: Mapping[str, Tensor], wrapped: nn.Module) -> dict[str, Tensor]:

@@ -218,7 +218,8 @@ class AdapterTraining:
 
     def _write(self, record: AdapterRecord, weights: dict[str, Tensor]) -> None:
         with atomic_folder(self.folder) as partial:
-            lora.save(self.model.module, weights, partial)
+            form = self.model.base_weights
+            lora.save(self.model.module, weights, partial, base_weights=form)
             write_json(partial / "plan.json", record.plan)
             write_json(partial / "split.json", record.split | {"dates": record.split_dates})
             write_json(partial / "metrics.json", record.metrics)
@@ -330,7 +331,7 @@ def load_adapted(
             f"{record.fingerprint[:12]}, but {record.base} now has {model.fingerprint[:12]}: "
             "restore that base, or retrain the adapter"
         )
-    model.module = lora.load(model.module, folder)
+    model.module = lora.load(model.module, folder, base_weights=model.base_weights)
     found = weights_digest(lora.adapter_weights(model.module))
     if found != record.digest:
         raise CheckpointError(

@@ -83,7 +83,7 @@ def test_save_and_load_give_the_same_bits(tmp_path: Path) -> None:
 
 def test_equal_adapters_give_equal_files(tmp_path: Path) -> None:
     stored(tmp_path / "a"), stored(tmp_path / "b")
-    for name in (lora.CONFIG_FILE, lora.WEIGHTS_FILE):
+    for name in (lora.CONFIG_FILE, lora.WEIGHTS_FILE, lora.FORM_FILE):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -165,3 +165,15 @@ def test_a_warm_start_from_other_layers_is_refused() -> None:
     other = lora.attach(base(), lora.LoraSettings(4, 8, 0.0, ("w1",)), seed=1)
     with pytest.raises(CheckpointError, match="other layers"):
         lora.warm_weights(lora.adapter_weights(trained()), other)
+
+
+def test_an_adapter_of_weights_in_another_form_is_refused(tmp_path: Path) -> None:
+    wrapped = trained()
+    lora.save(wrapped, lora.adapter_weights(wrapped), tmp_path, base_weights="folded")
+    with pytest.raises(CheckpointError, match="adds to the folded weights"):
+        lora.load(base(), tmp_path)
+    again = lora.load(base(), tmp_path, base_weights="folded")
+    assert torch.equal(again(X), wrapped(X))
+    stored(tmp_path)
+    with pytest.raises(CheckpointError, match="published weights of its base"):
+        lora.load(base(), tmp_path, base_weights="folded")
