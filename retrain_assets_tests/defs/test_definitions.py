@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -116,15 +115,20 @@ print(time.process_time() - start, *(name for name in heavy.split() if name in s
 
 
 def test_the_location_loads_without_anything_heavy(template: Path) -> None:
-    start = time.perf_counter()
+    # Processor time, and the best of some: a busy neighbour slows what shares its caches.
+    attempts = [loaded(template) for _ in range(3)]
+    assert [heavy for _, heavy in attempts] == [[], [], []]
+    assert min(seconds for seconds, _ in attempts) < 2, attempts
+
+
+def loaded(home: Path) -> tuple[float, list[str]]:
+    """Processor seconds of a process that loads the code location, and heavy imports in it."""
     reply = subprocess.run(
         [sys.executable, "-c", PROBE],
-        env={"RETRAIN_HOME": str(template), "PATH": ""},
+        env={"RETRAIN_HOME": str(home), "PATH": ""},
         capture_output=True,
         text=True,
         check=True,
     )
     seconds, *heavy = reply.stdout.split()
-    assert heavy == []
-    # Processor time, so that a busy machine does not fail the test; 2 seconds is the promise.
-    assert float(seconds) < 2, f"{seconds} s of processor, {time.perf_counter() - start:.1f} s"
+    return float(seconds), heavy
