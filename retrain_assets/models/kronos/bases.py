@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrain_assets.errors import BadInput
-from retrain_assets.models.bases import FILE, checked_revision, listed_bases
+from retrain_assets.models.bases import BaseTable, check_entry
 
 
 @dataclass(frozen=True)
@@ -63,61 +62,29 @@ BUILT_IN: Mapping[str, Base] = {
 }
 
 
-def find_base(name: str, *, checkpoints: Path) -> Base:
-    """The base called `name`: built in, or listed in `checkpoints/bases.yaml`.
-
-    Raises BadInput for an unknown name, with the lines to add if it is a checkpoint folder,
-    and for an entry with a missing, unknown or unusable field.
-    """
-    listed = listed_bases(checkpoints, "kronos")
-    for taken in sorted(listed.keys() & BUILT_IN.keys()):
-        raise BadInput(f"{checkpoints / FILE}: kronos: {taken} is built in: choose another name")
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if name in listed:
-        return _from_entry(listed[name], f"{checkpoints / FILE}: kronos: {name}")
-    for folder in (Path(name), checkpoints / name):
-        if (folder / "config.json").exists():
-            raise BadInput(_how_to_list(folder, checkpoints))
-    known = ", ".join([*BUILT_IN, *sorted(listed)])
-    raise BadInput(f"no Kronos base {name!r}: choose one of {known}, or add it to {FILE}")
-
-
-def _from_entry(entry: Mapping[str, Any], where: str) -> Base:
-    required = {"model", "tokenizer", "max_context"}
-    optional = {"revision", "tokenizer_revision"}
-    for field in sorted(required - entry.keys()):
-        raise BadInput(f"{where}: field {field!r} is missing")
-    for field in sorted(map(str, entry.keys() - required - optional)):
-        raise BadInput(f"{where}: field {field!r} is unknown: use {_list(required | optional)}")
-    for field in ("model", "tokenizer"):
-        if not isinstance(entry[field], str) or not entry[field]:
-            raise BadInput(f"{where}: field {field!r} must be a folder or a hub id")
-    limit = entry["max_context"]
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 2:
-        raise BadInput(f"{where}: field 'max_context' must be a whole number of at least 2 bars")
-    for field in sorted(optional & entry.keys()):
-        if entry[field] is not None:
-            checked_revision(entry[field], where=f"{where}: field {field!r}")
+def _from_entry(entry: Mapping[str, Any], *, where: str) -> Base:
+    check_entry(
+        entry,
+        where=where,
+        sources=("model", "tokenizer"),
+        revisions=("revision", "tokenizer_revision"),
+    )
     return Base(**entry)
 
 
-def _how_to_list(folder: Path, checkpoints: Path) -> str:
-    folder = folder.resolve()
-    inside = folder.is_relative_to(checkpoints.resolve())
-    shown = folder.relative_to(checkpoints.resolve()) if inside else folder
-    return (
-        f"{folder} is not listed, and its config.json says neither which tokenizer it was "
-        f"trained with nor its longest window. Add these lines to {checkpoints / FILE}, with "
-        "the tokenizer and max_context of that model, and use the name instead of the folder:\n"
-        "kronos:\n"
-        f"  {folder.name.lower()}:\n"
-        f"    model: {shown}\n"
-        f"    tokenizer: {_TOKENIZER_BASE}\n"
-        f"    tokenizer_revision: {_TOKENIZER_BASE_REVISION}\n"
-        "    max_context: 512"
-    )
+TABLE = BaseTable(
+    family="kronos",
+    built_in=BUILT_IN,
+    from_entry=_from_entry,
+    unsaid="which tokenizer it was trained with, nor its longest window",
+    example=(
+        f"tokenizer: {_TOKENIZER_BASE}\n"
+        f"tokenizer_revision: {_TOKENIZER_BASE_REVISION}\n"
+        "max_context: 512"
+    ),
+)
 
 
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(names))
+def find_base(name: str, *, checkpoints: Path) -> Base:
+    """The base called `name`; errors as `BaseTable.find`."""
+    return TABLE.find(name, checkpoints=checkpoints)
