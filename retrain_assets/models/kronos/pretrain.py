@@ -6,7 +6,6 @@ meant to be traded on. The published bases are loaded instead where they can be 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.preprocess import features, time_features
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
-from retrain_assets.training.trainer import FitConfig, FitResult, Progress, fit
+from retrain_assets.training.cards import card, fit_facts
+from retrain_assets.training.trainer import FitConfig, Progress, fit
 from retrain_assets.training.windows import cut_windows, normalise_windows
 
 CONTEXT, HORIZON = 448, 64
@@ -249,8 +249,8 @@ def pretrain(
         "validation_windows": len(validation.values),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "tokenizer": _fit_facts(spec.tokenizer_fit, tokenizer_fit),
-        "network": _fit_facts(spec.network_fit, network_fit),
+        "tokenizer": fit_facts(spec.tokenizer_fit, tokenizer_fit),
+        "network": fit_facts(spec.network_fit, network_fit),
         "fingerprint": fingerprint(network=network, tokenizer=tokenizer),
     }
     parts: dict[str, KronosNetwork | KronosTokenizer]
@@ -260,42 +260,21 @@ def pretrain(
     return facts
 
 
-def _fit_facts(config: FitConfig, result: FitResult) -> dict[str, Any]:
-    best = result.state.validations[result.state.best_epoch]
-    return {
-        "seed": config.seed,
-        "epochs": result.state.epoch,
-        "best_epoch": result.state.best_epoch,
-        "steps": result.state.step,
-        "validation_at_start": result.state.validations[0],
-        "validation": best,
-    }
-
-
 def _card(name: str, facts: Mapping[str, Any]) -> str:
     contexts = " or ".join(map(str, NORMALISED_ON))
-    return "\n".join(
-        [
-            f"# {name}",
-            "",
-            "A very small Kronos base that lets the whole system run and be tested offline. It",
-            "was trained on few series for a short time: do not trade on it, and do not judge",
-            "the published Kronos models by it.",
-            "",
-            f"- Data: daily bars of {', '.join(facts['symbols'])} up to {facts['until']};",
-            "  nothing later was read, so any month from 2022-01 on is out of sample.",
+    return card(
+        name,
+        title="Kronos",
+        windows=[
             f"- Windows: {CONTEXT} context and {HORIZON} target bars, normalised on their first",
             f"  {contexts} bars: {facts['training_windows']} for training,",
             f"  {facts['validation_windows']} for early stopping, with targets in the last",
             f"  {VALIDATION_BARS} bars before the cut-off.",
-            "- Made by `retrain pretrain kronos --size nano`; the same seeds, library versions,",
-            "  number of threads and processor type give the same weights.",
+        ],
+        command="retrain pretrain kronos --size nano",
+        losses=[
             "- Seeds, epochs and losses (nats for the network, squared error in units of the",
             "  context's standard deviation for the tokenizer):",
-            "",
-            "```json",
-            json.dumps(facts, indent=2),
-            "```",
-            "",
-        ]
+        ],
+        facts=facts,
     )
