@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from retrain_assets.models.forecaster import Window
 from retrain_assets.models.kronos.checkpoint import save_checkpoint
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
@@ -59,3 +60,17 @@ def random_walk(n_bars: int, *, seed: int = 4) -> pd.DataFrame:
             "volume": draw.uniform(1e6, 2e6, n_bars),
         }
     )
+
+
+def windows_of(bars: pd.DataFrame, *, context: int, steps: int, count: int) -> list[Window]:
+    """`count` windows whose origins are one bar apart."""
+    windows = []
+    for first in range(count):
+        end = first + context
+        windows.append(
+            Window(
+                bars=bars.iloc[first:end].reset_index(drop=True),
+                future_sessions=pd.DatetimeIndex(bars["session"].iloc[end : end + steps]),
+            )
+        )
+    return windows

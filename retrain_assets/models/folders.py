@@ -7,7 +7,7 @@ network's is an error with its name. Nothing but JSON and safetensors is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,20 @@ def local_folder(source: str, revision: str | None, *, checkpoints: Path) -> Pat
     return folder
 
 
-def _downloaded(repository: str, revision: str) -> Path:
+def config_file(source: str, revision: str | None, *, checkpoints: Path) -> Path:
+    """A checkpoint's config.json, of a hub id without its weights. Errors as `local_folder`."""
+    if revision is not None:
+        return _downloaded(source, revision, files=[CONFIG]) / CONFIG
+    return existing(local_folder(source, None, checkpoints=checkpoints), CONFIG)
+
+
+def _downloaded(repository: str, revision: str, *, files: Sequence[str] = _FILES) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        path = snapshot_download(repository, revision=revision, allow_patterns=_FILES)
+        path = snapshot_download(repository, revision=revision, allow_patterns=list(files))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"{repository} at {revision} cannot be downloaded ({_first_line(error)}) and is not in "

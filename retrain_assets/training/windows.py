@@ -60,15 +60,22 @@ class Normalised:
 
 
 def normalise_windows(
-    windows: Array, *, context: int, epsilon: float = 1e-5, clip: float = 5.0
+    windows: Array,
+    *,
+    context: int,
+    epsilon: float = 1e-5,
+    relative: float = 0.0,
+    clip: float = 5.0,
 ) -> Normalised:
     """Z-score every window by the mean and standard deviation (ddof 0) of its context alone.
 
     windows: (window, position, channel). No target bar enters the statistics, so a window looks
-    in training exactly as its context looks when it is forecast.
+    in training exactly as its context looks when it is forecast. epsilon: added to the
+    deviation. relative: least deviation as a share of the mean, for contexts that hardly move.
     """
     head = windows[:, :context]
     mean = head.mean(axis=1)
-    scale = head.std(axis=1) + epsilon
+    scale = np.maximum(head.std(axis=1) + epsilon, relative * np.abs(mean))
+    scale = np.where(scale > 0, scale, 1.0)
     values = (windows - mean[:, None]) / scale[:, None]
     return Normalised(np.clip(values, -clip, clip), mean, scale)

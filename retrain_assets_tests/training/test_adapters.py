@@ -31,6 +31,7 @@ N_BARS = 330
 FILES = {
     "adapter_config.json",
     "adapter_model.safetensors",
+    "base_weights.json",
     "plan.json",
     "split.json",
     "metrics.json",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from retrain_assets.models.forecaster import LoadedModel, ModelLimits, Window
+from retrain_assets.models.forecaster import LoadedModel, ModelLimits
 from retrain_assets.models.kronos.checkpoint import fingerprint
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import STAMP_SIZES, KronosNetwork
@@ -155,20 +155,6 @@ def random_bars(count: int, *, seed: int = 0) -> pd.DataFrame:
             "volume": generator.uniform(1e4, 3e4, count),
         }
     )
-
-
-def windows_of(bars: pd.DataFrame, *, context: int, steps: int, count: int) -> list[Window]:
-    """`count` windows whose origins are one bar apart."""
-    windows = []
-    for first in range(count):
-        end = first + context
-        windows.append(
-            Window(
-                bars=bars.iloc[first:end].reset_index(drop=True),
-                future_sessions=pd.DatetimeIndex(bars["session"].iloc[end : end + steps]),
-            )
-        )
-    return windows
 
 
 def upstream() -> Any:

@@ -16,8 +16,8 @@ from retrain_assets_tests.models.kronos.cases import (
     build_network,
     build_tokenizer,
     random_bars,
-    windows_of,
 )
+from retrain_assets_tests.tiny import windows_of
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from retrain_assets_tests.models.kronos.cases import (
     build_model,
     random_bars,
     upstream,
-    windows_of,
 )
+from retrain_assets_tests.tiny import windows_of
 
 CHECKPOINTS = Path(__file__).parents[3] / "data" / "checkpoints"
 DEFAULT = dict(FAMILY.default_settings)
