@@ -23,7 +23,7 @@ $(VENV)/.locked: locks/requirements.txt locks/oracles.txt
 	  { $(PYTHON) -m venv --without-pip $(VENV) && $(BIN)/python locks/get_pip.py; }
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) install -r locks/requirements.txt
-	$(PIP) install --no-deps -r locks/oracles.txt
+	$(PIP) install --no-deps --ignore-requires-python -r locks/oracles.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
