@@ -140,7 +140,7 @@ def validate(
     choose on; below eight forecasts a stock is refused, and told which `retrain run` would
     serve. One stock that fails does not stop the others; the exit code is then 1.
     """
-    from retrain_assets.runs import chosen_families
+    from retrain_assets.runs import ALL, chosen_families
     from retrain_assets.work import Search, Validation
 
     home, universe = opened()
@@ -152,7 +152,12 @@ def validate(
         holdout_days=holdout_days,
         prediction_length=prediction_length,
     )
-    work = Validation(families=chosen_families(model_type), search=search, seed=seed)
+    work = Validation(
+        families=chosen_families(model_type),
+        search=search,
+        seed=seed,
+        all_of_them=model_type != ALL,
+    )
     chosen, asked = _asked(home, universe, stocks, priority, everything, month)
     caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
     _run_and_show(

@@ -18,6 +18,7 @@ import dagster as dg
 from retrain_assets.definitions import SUMMARISE_MONTH
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.partitions import partition_key, register_stocks
+from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.report import StockRecord
 from retrain_assets.launcher import process_tag
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
     from dagster_shared.error import SerializableErrorInfo
 
+ALL = "both"
+"""Asked for as a model type: every family there is."""
 _SILENT = "the run ended without saying why: look at its page"
 
 
@@ -57,7 +60,7 @@ class Outcome:
 
 def chosen_families(model_type: str) -> tuple[str, ...]:
     """The families that `--model-type` names: one of them, or `both` for all there are."""
-    return tuple(families()) if model_type == "both" else (family(model_type).name,)
+    return tuple(families()) if model_type == ALL else (family(model_type).name,)
 
 
 def checked_month(text: str, universe: Universe, *, today: dt.date | None = None) -> str:
@@ -103,19 +106,20 @@ def run_stocks(
     """Run one stock after the other and yield what came of each; Ctrl-C ends them all."""
     register_stocks(instance, symbols)
     job = defs.resolve_job_def(work.job)
-    assets = work.assets()
+    models: Models = (defs.resources or {})["models"]
     for symbol in symbols:
+        asked = work.on(models.store(), month, symbol)
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(month, symbol),
-            run_config=work.run_config(),
-            asset_selection=[dg.AssetKey(name) for name in assets],
+            run_config=asked.run_config(),
+            asset_selection=[dg.AssetKey(name) for name in asked.assets()],
             tags=_tags(),
             raise_on_error=False,
         )
         if _interrupted(result):
             raise KeyboardInterrupt
-        yield _outcome(symbol, result, work)
+        yield _outcome(symbol, result, asked)
 
 
 def _outcome(symbol: str, result: dg.ExecuteInProcessResult, work: Work) -> Outcome:

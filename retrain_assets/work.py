@@ -7,8 +7,8 @@ configuration that its fields come down to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retrain_assets.definitions import RETRAIN_STOCK, SEARCH_PARAMS
 from retrain_assets.defs.adapters import adapter_name
@@ -16,6 +16,9 @@ from retrain_assets.defs.holdout import params_name
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import SearchSpace, base_for, family
+
+if TYPE_CHECKING:
+    from retrain_assets.training.adapters import ModelStore
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Dagster's own console log is left out: progress is shown instead."""
@@ -36,6 +39,10 @@ class Work(Protocol):
 
     def assets(self) -> list[str]:
         """Names of one stock's assets in the order they run."""
+        ...
+
+    def on(self, store: ModelStore, month: str, symbol: str) -> Work:
+        """What it comes down to for one stock, given the adapters that are stored."""
         ...
 
     def summaries(self) -> list[str]:
@@ -155,6 +162,10 @@ class Options:
         searches = [params_name(name) for name in self.searched]
         return ["market_bars", "baseline_metrics", *adapters, *searches, "comparison"]
 
+    def on(self, store: ModelStore, month: str, symbol: str) -> Options:
+        """The same for every stock: what is needed is trained."""
+        return self
+
     def summaries(self) -> list[str]:
         """Both; parameters of an adapter that has been replaced are said to be so."""
         return ["comparison_summary", "params_summary"]
@@ -206,11 +217,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Validation:
-    """A search of inference parameters for adapters that are stored already."""
+    """A search of inference parameters for adapters that are stored already.
+
+    families: model families. all_of_them: whether a stock needs an adapter of each; else those
+        of which it has one are searched.
+    """
 
     families: tuple[str, ...]
     search: Search = Search()
     seed: int = 0
+    all_of_them: bool = False
 
     @property
     def job(self) -> str:
@@ -225,6 +241,13 @@ class Validation:
     def assets(self) -> list[str]:
         """One search a family."""
         return [params_name(name) for name in self.families]
+
+    def on(self, store: ModelStore, month: str, symbol: str) -> Validation:
+        """Those families of which the stock has an adapter; all of them if it has none."""
+        if self.all_of_them:
+            return self
+        found = tuple(name for name in self.families if store.latest(name, month, symbol))
+        return replace(self, families=found or self.families)
 
     def summaries(self) -> list[str]:
         """Of parameters alone: nothing is compared."""
