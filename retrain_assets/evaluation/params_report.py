@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.params import ParamsRecord
-from retrain_assets.evaluation.search_report import CHOSEN, DEFAULT
+from retrain_assets.evaluation.search_report import CHOSEN, DEFAULT, written
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -121,7 +121,7 @@ def render_params(records: Sequence[ParamsRecord], *, caption: str) -> Table:
 def _cells(record: ParamsRecord) -> list[str]:
     summary = record.summary
     test, selection = summary["test"], summary["selection"]
-    values = ["off" if value is None else f"{value}" for value in record.chosen.values()]
+    values = [written(value) for value in record.chosen.values()]
     return [
         record.symbol,
         record.family,

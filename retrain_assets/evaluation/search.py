@@ -158,6 +158,7 @@ def search(
         groups=entrants.groups,
         order=decisive_order(trials.naive_loss),
         rules=racing,
+        departures=entrants.departures,
     )
     tried = trials.loss[:, : entrants.tried]
     choice = choose(tried, entrants.costs, entrants.departures)

@@ -114,7 +114,14 @@ def summarise(scores: pd.DataFrame, trials: Trials, run: Race, choice: Choice) -
 
 def words(settings: Settings) -> str:
     """Settings for a line of text: `temperature 0.7, top_k off`."""
-    return ", ".join(f"{n} {'off' if v is None else v}" for n, v in settings.items())
+    return ", ".join(f"{name} {written(value)}" for name, value in settings.items())
+
+
+def written(value: float | int | bool | None) -> str:
+    """A value as it is given on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "off" if value is None else str(value)
 
 
 def _mean_where(seen: NDArray[np.bool_], by_origin: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -235,9 +235,12 @@ def make_split(
     notes = [note] if note else []
     needed = bars_needed(horizon=horizon, holdout_days=holdout_days, patch=limits.patch)
     if n_bars < needed:
+        # One holdout day more is one bar more of the test and of each selection origin.
+        most = holdout_days - -(-(needed - n_bars) // (MIN_SELECTION_ORIGINS + 1))
+        less = f"give a holdout_days of at most {most}" if most >= 1 else "ask for less"
         raise NotEnoughBars(
             f"a prediction length of {horizon} and {holdout_days} holdout days needs "
-            f"{needed} bars, has {n_bars}: import older bars, or ask for less"
+            f"{needed} bars, has {n_bars}: import older bars, or {less}"
         )
     origins = min(MAX_SELECTION_ORIGINS, MIN_SELECTION_ORIGINS + (n_bars - needed) // holdout_days)
     room = _longest_context(n_bars, horizon, holdout_days, limits.patch)

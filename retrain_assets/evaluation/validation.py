@@ -98,7 +98,7 @@ def _no_room(
         )
     needed = bars_needed(horizon=horizon, holdout_days=days, patch=limits.patch)
     most = limits.max_context - MIN_CONTEXT
-    if horizon > most:
+    if max(horizon, days) > most:
         other = f"no adapter of this base predicts more than {most} bars"
     elif needed > stored.n_bars:
         other = f"a new adapter for these lengths needs {needed} bars, there are {stored.n_bars}"

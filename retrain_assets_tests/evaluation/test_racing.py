@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.choice import NEGLIGIBLE, choose
-from retrain_assets.evaluation.racing import Racing, Round, beaten, decisive_order, race
+from retrain_assets.evaluation.racing import Race, Racing, Round, beaten, decisive_order, race
 
 SIZES = np.array([5, 10, 20, 50])
 N_GROUPS = 48
@@ -74,6 +75,17 @@ def error_table(regime: Regime, rng: np.random.Generator) -> tuple[np.ndarray, n
     return (scale[:, None, None] * losses).reshape(N_ORIGINS, -1), scale * naive
 
 
+def raced(measure: Callable[[Round], np.ndarray], naive: np.ndarray, rules: Racing) -> Race:
+    """A race as a search runs it."""
+    return race(
+        measure,
+        groups=GROUPS.tolist(),
+        order=decisive_order(naive),
+        rules=rules,
+        departures=DEPARTURES,
+    )
+
+
 def regret_and_share(losses: np.ndarray, naive: np.ndarray, rules: Racing) -> tuple[float, float]:
     """Mean loss above that of the exhaustive choice in paired standard errors; rows spent."""
     rows = 0
@@ -83,8 +95,7 @@ def regret_and_share(losses: np.ndarray, naive: np.ndarray, rules: Racing) -> tu
         rows += SIZES[-1] * len(np.unique(GROUPS[asked.settings])) * len(asked.origins)
         return losses[np.ix_(asked.origins, asked.settings)]
 
-    raced = race(measure, groups=GROUPS.tolist(), order=decisive_order(naive), rules=rules)
-    found = choose(raced.losses, COSTS, DEPARTURES).chosen
+    found = choose(raced(measure, naive, rules).losses, COSTS, DEPARTURES).chosen
     wanted = choose(losses, COSTS, DEPARTURES).chosen
     share = rows / (SIZES[-1] * N_GROUPS * len(losses))
     if found == wanted:
@@ -102,6 +113,29 @@ def test_a_race_gives_little_away_and_saves_much(name: str) -> None:
     regret, share = trials.T
     assert np.mean(regret <= 1) >= 0.95
     assert np.median(share) <= 0.40
+
+
+@pytest.mark.parametrize("name", ["all equal", "all equal, independent"])
+def test_where_nothing_is_better_a_race_stays_as_near_the_default(name: str) -> None:
+    """The survivors of a race are few; without the nearest the choice would wander off."""
+    rng = np.random.default_rng(21)
+    apart, wandering = [], []
+    for _ in range(60):
+        losses, naive = error_table(REGIMES[name], rng)
+
+        def measure(asked: Round, losses: np.ndarray = losses) -> np.ndarray:
+            return losses[np.ix_(asked.origins, asked.settings)]
+
+        wanted = DEPARTURES[choose(losses, COSTS, DEPARTURES).chosen]
+        kept = raced(measure, naive, Racing()).losses
+        free = race(
+            measure, groups=GROUPS.tolist(), order=decisive_order(naive), rules=Racing()
+        ).losses
+        apart.append(DEPARTURES[choose(kept, COSTS, DEPARTURES).chosen] - wanted)
+        wandering.append(DEPARTURES[choose(free, COSTS, DEPARTURES).chosen] - wanted)
+    assert np.mean(apart) < 0.25
+    assert np.mean(np.array(apart) == 0) > 0.8
+    assert np.mean(wandering) > 0.8
 
 
 def test_what_a_choice_would_take_for_equal_is_kept() -> None:

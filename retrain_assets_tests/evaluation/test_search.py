@@ -272,7 +272,7 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
     The lowest error of one holdout looks like a large gain. The reported gain, on the test
     window, is none; and the same choices do look like gains where they were made.
     """
-    one_holdout, promised, kept, over_naive, p_values = [], [], [], [], []
+    one_holdout, best, promised, kept, over_naive, p_values = [], [], [], [], [], []
     for seed in range(20):
         got = searched(
             GridForecaster(),
@@ -286,15 +286,20 @@ def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None
         stormiest = got.losses.loc[got.losses["naive"].idxmax()]
         lowest = stormiest.drop(["naive", "default"]).min()
         one_holdout.append(100 * (1 - lowest / stormiest["naive"]))
+        leader = got.losses[str(got.summary["best_row"])]
+        best.append(100 * (1 - leader.mean() / got.losses["default"].mean()))
         promised.append(got.summary["selection_gain_pct"])
         kept.append(got.summary["expected_gain_pct"])
         over_naive.append(got.summary["expected_gain_over_naive_pct"])
         p_values.append(got.summary["spa_p_value"])
     assert np.mean(one_holdout) > 15
-    assert above_zero(promised) < 1e-6
+    assert above_zero(best) < 1e-6
+    # The choice ties with the best and lies near the default, so it promises less.
+    assert np.mean(promised) < np.mean(best)
+    assert above_zero(promised) < 0.01
     assert above_zero(kept) > 0.05
     assert above_zero(over_naive) > 0.05
-    assert above_zero([p - k for p, k in zip(promised, kept, strict=True)]) < 0.05
+    assert above_zero([b - k for b, k in zip(best, kept, strict=True)]) < 0.05
     assert np.mean(np.array(p_values) < 0.05) < 0.2
 
 

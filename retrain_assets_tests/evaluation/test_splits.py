@@ -289,3 +289,15 @@ def test_refused_exactly_below_the_bars_needed(n: int, horizon: int, days: int) 
 def test_a_holdout_longer_than_the_horizon_fits_the_model_too() -> None:
     split = make_split(3000, context=512, horizon=16, holdout_days=60, limits=ModelLimits(512))
     assert split.context == 512 - 60
+
+
+def test_a_holdout_too_long_is_told_the_longest() -> None:
+    limits = ModelLimits(2048)
+    with pytest.raises(NotEnoughBars, match="give a holdout_days of at most ") as refused:
+        make_split(1000, context=128, horizon=32, holdout_days=300, limits=limits)
+    most = int(str(refused.value).rpartition(" ")[2])
+    make_split(1000, context=128, horizon=32, holdout_days=most, limits=limits)
+    with pytest.raises(NotEnoughBars):
+        make_split(1000, context=128, horizon=32, holdout_days=most + 1, limits=limits)
+    with pytest.raises(NotEnoughBars, match="or ask for less"):
+        make_split(200, context=128, horizon=16, holdout_days=7, limits=limits)
