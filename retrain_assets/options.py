@@ -87,7 +87,10 @@ UpstreamFilters = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(help="Of the forecasts' products: fp32 (default), or bf16 for speed."),
+    typer.Option(
+        help="Of the forecasts' products: fp32 (default), or bf16, which is faster only "
+        "where processor or card multiplies it natively."
+    ),
 ]
 OtherHoldoutDays = Annotated[
     int | None,

@@ -87,8 +87,12 @@ class Search:
                     f"there is no setting {setting!r} to search: use {', '.join(sorted(known))}"
                 )
         for name in names:
-            for one in expand(self.space(name)):
-                family(name).check_settings(one)
+            space, default = self.space(name), dict(family(name).default_settings)
+            expand(space, subset=1)  # that each setting has values, each of them once
+            # Every value by itself: of a large space, drawn from, the whole is never laid out.
+            for setting, values in space.items():
+                for value in values:
+                    family(name).check_settings(default | {setting: value})
 
     def config(self, name: str, seed: int) -> dict[str, Any]:
         """Configuration of one family's search; it takes those settings of the grid it has."""

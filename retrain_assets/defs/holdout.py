@@ -52,7 +52,8 @@ class ParamsConfig(dg.Config):
         default_factory=dict,
         description=(
             "The family's ways to compute. Kronos: compat (upstream: combine filters as the "
-            "published sampler does), precision (fp32, bf16), row_budget."
+            "published sampler does), precision (fp32, bf16), row_budget. Toto: windows_at_once, "
+            "paths (drawn beyond a patch of its first generation)."
         ),
     )
     exhaustive: bool = Field(False, description="Try every setting on every origin.")
@@ -231,6 +232,8 @@ def _prepared(
 
     space = dict(family.search_space) | config.space
     settings = expand(space, subset=config.subset, seed=config.seed)
+    for setting in settings:
+        family.check_settings(setting)
     split = validation_split(
         Split.from_json(adapter.split),
         holdout_days=config.holdout_days,

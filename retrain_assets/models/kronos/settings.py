@@ -21,13 +21,15 @@ Compat = Literal["upstream"] | None
 """How top_k and top_p combine: None applies both, "upstream" ignores top_p beside a top_k."""
 
 MAX_SAMPLES = 1000
+MIN_TEMPERATURE = 0.01
+"""Below it logits would overflow, and the likeliest token is drawn anyway."""
 
 
 @dataclass(frozen=True)
 class KronosSettings:
     """Inference parameters of one forecast.
 
-    temperature: divides the logits; above 0.
+    temperature: divides the logits; at least 0.01.
     top_k: how many of the likeliest tokens stay; None is off.
     top_p: probability mass of the likeliest tokens that stay, in (0, 1]; None and 1 are off.
     num_samples: paths drawn, from 1 to 1000.
@@ -49,8 +51,12 @@ class KronosSettings:
             if name not in names:
                 raise BadInput(f"Kronos has no setting {name!r}: use {', '.join(names)}")
         temperature = _number(settings["temperature"])
-        if temperature is None or not temperature > 0:
-            raise _out_of_range(settings, "temperature", "a number above 0")
+        if temperature is None or not temperature >= MIN_TEMPERATURE:
+            raise _out_of_range(
+                settings,
+                "temperature",
+                f"a number above 0, at least {MIN_TEMPERATURE} (a top_k of 1 is as cold as it gets)",
+            )
         top_k = settings["top_k"]
         if top_k is not None and (not _is_whole(top_k) or top_k < 1):
             raise _out_of_range(settings, "top_k", "a whole number of at least 1, or None for off")
