@@ -67,8 +67,12 @@ def import_bars(
 
 
 def pretrain(
-    model_type: Annotated[str, typer.Argument(metavar="FAMILY", help="A model family: kronos.")],
-    size: Annotated[str, typer.Option(help="Which small base: nano.")] = "nano",
+    model_type: Annotated[
+        str, typer.Argument(metavar="FAMILY", help="A model family: kronos or toto.")
+    ],
+    size: Annotated[
+        str, typer.Option(help="Which small base: nano, or nano-1 for Toto's first generation.")
+    ] = "nano",
     until: Annotated[
         dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Last session that may be used.")
     ] = dt.datetime(2020, 6, 30),
@@ -82,9 +86,13 @@ def pretrain(
 ) -> None:
     """Train a small base model from nothing, so that the system runs offline.
 
-    Example: `retrain pretrain kronos --size nano --out /tmp/nano`
+    Examples:
 
-    Without `--stocks` it uses every stored symbol. The bundled nano base was made like this
+    - `retrain pretrain kronos --size nano --out /tmp/nano`
+
+    - `retrain pretrain toto --size nano-1 --out /tmp/nano`
+
+    Without `--stocks` it uses every stored symbol. The bundled nano bases were made like this
     from the six bundled ones; an existing base in the folder is replaced.
     """
     import pandas as pd

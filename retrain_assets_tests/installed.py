@@ -1,4 +1,4 @@
-"""Data folders for tests: made bars, a tiny base, MLflow's empty database."""
+"""Data folders for tests: made bars, tiny bases, MLflow's empty database."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def made_bars(count: int, *, seed: int, last: str = LAST_BAR) -> pd.DataFrame:
 def install(root: Path) -> Home:
     """Fill an empty folder with everything a run needs."""
     from retrain_assets.market.bars import BarStore
-    from retrain_assets_tests.tiny import write_base
+    from retrain_assets_tests.tiny import write_base, write_toto_base
 
     (root / "checkpoints").mkdir(parents=True)
     (root / "universe.yaml").write_text(UNIVERSE, encoding="utf-8")
@@ -57,6 +57,7 @@ def install(root: Path) -> Home:
     for seed, (symbol, count) in enumerate(LENGTHS.items()):
         store.write(symbol, made_bars(count, seed=seed), source="made")
     write_base(root / "checkpoints")
+    write_toto_base(root / "checkpoints")
     return Home(root)
 
 

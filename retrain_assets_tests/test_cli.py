@@ -141,7 +141,8 @@ REFUSED = {
     "no epochs": (["--stocks", "AAA", "--base", "tiny", "--epochs-scale", "0"], "above 0"),
     "unknown setting": (
         [*TINY, "heat=1"],
-        "no setting 'heat' to search: use num_samples, temperature, top_k, top_p",
+        "no setting 'heat' to search: use context_length, num_samples, temperature, top_k, top_p, "
+        "use_past_values",
     ),
     "temperature": ([*TINY, "temperature=-1"], "'temperature' must be a number above 0"),
     "top_p": ([*TINY, "top_p=1.5"], "'top_p' must be in (0, 1]"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from retrain_assets.evaluation.comparison import Candidate, compare
 from retrain_assets.evaluation.metrics import scores
@@ -21,6 +22,9 @@ CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 N_BARS = 400
 WEEKDAY_MOVES = 0.06 * np.array([0.0, 1.0, -0.5, 0.6, -1.1])
 NOISE = 0.004
+bundled = pytest.mark.parametrize(
+    ("name", "base"), [("kronos", "nano"), ("toto", "nano"), ("toto", "nano-1")]
+)
 
 
 def weekday_series(seed: int = 0) -> pd.DataFrame:
@@ -42,20 +46,22 @@ def weekday_series(seed: int = 0) -> pd.DataFrame:
     )
 
 
-def judged(bars: pd.DataFrame, store: Path, *, steps: int) -> tuple[pd.DataFrame, Verdict]:
-    """Train an adapter of the bundled base on a series and compare it with base and naive."""
-    own = family("kronos")
-    limits = own.limits("nano", checkpoints=CHECKPOINTS)
+def judged(
+    bars: pd.DataFrame, store: Path, name: str, base: str, *, steps: int
+) -> tuple[pd.DataFrame, Verdict]:
+    """Train an adapter of a bundled base on a series and compare it with base and naive."""
+    own = family(name)
+    limits = own.limits(base, checkpoints=CHECKPOINTS)
     overrides = PlanOverrides(
         epochs=40, rank=16, learning_rate=2e-3, loss="huber", context_length=128
     )
-    made = plan(N_BARS, 10.0, "kronos", limits, overrides)
+    made = plan(N_BARS, 10.0, name, limits, overrides)
     split = make_split(
         N_BARS, context=made.context, horizon=made.horizon, holdout_days=7, limits=limits
     )
     training = adapters.prepare(
-        family_name="kronos",
-        base="nano",
+        family_name=name,
+        base=base,
         symbol="CONTROL",
         month="2021-07",
         bars=bars,
@@ -68,15 +74,20 @@ def judged(bars: pd.DataFrame, store: Path, *, steps: int) -> tuple[pd.DataFrame
         max_steps=steps,
     )
     record = training.train(report=lambda progress: None)
-    base = own.load("nano", checkpoints=CHECKPOINTS, device="cpu")
+    plain = own.load(base, checkpoints=CHECKPOINTS, device="cpu")
     adapted = adapters.load_adapted(
         record, store=adapters.ModelStore(store), checkpoints=CHECKPOINTS, device="cpu"
     )
     candidates = [
         Candidate("naive", NaiveForecaster(), {}, split.context),
         *(
-            Candidate(name, own.forecaster(model, name=name), own.default_settings, split.context)
-            for name, model in (("kronos.zero_shot", base), ("kronos.adapter", adapted))
+            Candidate(
+                f"{name}.{variant}",
+                own.forecaster(model, name=name),
+                own.default_settings,
+                split.context,
+            )
+            for variant, model in (("zero_shot", plain), ("adapter", adapted))
         ),
     ]
     names = [candidate.name for candidate in candidates]
@@ -84,19 +95,25 @@ def judged(bars: pd.DataFrame, store: Path, *, steps: int) -> tuple[pd.DataFrame
     return scores(forecasts, names), winner(forecasts, names)
 
 
-def test_positive_control_a_planted_pattern_is_learned(tmp_path: Path) -> None:
+@bundled
+def test_positive_control_a_planted_pattern_is_learned(
+    tmp_path: Path, name: str, base: str
+) -> None:
     """The oracle's error is below a tenth of naive's; the adapter must beat naive clearly."""
-    table, verdict = judged(weekday_series(), tmp_path, steps=150)
+    table, verdict = judged(weekday_series(), tmp_path, name, base, steps=150)
     held_out = table[(table["segment"] == "test") & (table["scope"] == "holdout")]
     by_name = held_out.set_index("candidate")
     oracle_pct = 100 * NOISE * np.sqrt(2 / np.pi)
     assert oracle_pct <= by_name.loc["naive", "mae_pct"] / 2
-    assert by_name.loc["kronos.adapter", "skill"] > 0.15
-    assert by_name.loc["kronos.adapter", "mae"] < by_name.loc["kronos.zero_shot", "mae"]
-    assert verdict.winner == "kronos.adapter"
-    assert verdict.p_values["kronos.adapter"] < 0.01
+    assert by_name.loc[f"{name}.adapter", "skill"] > 0.15
+    assert by_name.loc[f"{name}.adapter", "mae"] < by_name.loc[f"{name}.zero_shot", "mae"]
+    assert verdict.winner == f"{name}.adapter"
+    assert verdict.p_values[f"{name}.adapter"] < 0.01
 
 
-def test_negative_control_an_adapter_finds_nothing_in_a_random_walk(tmp_path: Path) -> None:
-    _, verdict = judged(random_walk(N_BARS, seed=11), tmp_path, steps=60)
+@bundled
+def test_negative_control_an_adapter_finds_nothing_in_a_random_walk(
+    tmp_path: Path, name: str, base: str
+) -> None:
+    _, verdict = judged(random_walk(N_BARS, seed=11), tmp_path, name, base, steps=60)
     assert verdict.winner in ("tie", "naive"), verdict

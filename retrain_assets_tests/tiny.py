@@ -1,4 +1,4 @@
-"""A Kronos base of two layers with random weights, and bars to train it on: small and fast."""
+"""Bases of two or three layers with random weights, and bars to train them on: small and fast."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def write_base(checkpoints: Path, *, name: str = "tiny", seed: int = 0) -> str:
     listed = checkpoints / "bases.yaml"
     before = listed.read_text() if listed.exists() else "kronos:\n"
     listed.write_text(f"{before}  {name}: {fields}\n")
+    return name
+
+
+def write_toto_base(checkpoints: Path, *, name: str = "tiny") -> str:
+    """Write a Toto base of the second generation and list it after what is listed already."""
+    from retrain_assets.models.toto.checkpoint import save_checkpoint as save
+    from retrain_assets_tests.models.toto.toto2_cases import tiny_network
+
+    save(checkpoints / f"toto-{name}", tiny_network())
+    with (checkpoints / "bases.yaml").open("a") as listed:
+        listed.write(f"toto:\n  {name}: {{model: toto-{name}, max_context: 512}}\n")
     return name
 
 

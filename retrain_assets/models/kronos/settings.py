@@ -55,7 +55,7 @@ class KronosSettings:
             raise _out_of_range(
                 settings,
                 "temperature",
-                f"a number above 0, at least {MIN_TEMPERATURE} (a top_k of 1 is as cold as it gets)",
+                f"a number above 0, at least {MIN_TEMPERATURE} (colder is a top_k of 1)",
             )
         top_k = settings["top_k"]
         if top_k is not None and (not _is_whole(top_k) or top_k < 1):
