@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,16 @@ def common_shape(windows: Sequence[Window], model: LoadedModel) -> tuple[int, in
             f"max_context - steps = {limit - steps} bars"
         )
     return context, steps
+
+
+def checked_options(
+    options: Mapping[str, Any] | None, known: Collection[str], title: str
+) -> dict[str, Any]:
+    """Options of a forecaster; raises BadInput naming those that the family `title` has not."""
+    given = dict(options or {})
+    if unknown := sorted(set(given) - set(known)):
+        raise BadInput(f"{title} has no option {', '.join(unknown)}: use {', '.join(known)}")
+    return given
 
 
 def require_finite(

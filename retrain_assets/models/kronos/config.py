@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.files import read_json
+from retrain_assets.errors import CheckpointError
+from retrain_assets.models.configs import check_fields, read_config, require
 
 DEPENDENCY_HEADS = 4
 """Heads of the dependency-aware layer, the same for every published size."""
@@ -35,17 +35,17 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name in ("s1_bits", "s2_bits"):
-            _require(1 <= getattr(self, name) <= 16, name, "must be from 1 to 16")
+            require(1 <= getattr(self, name) <= 16, name, "must be from 1 to 16")
         for name in ("n_layers", "ff_dim"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
+            require(getattr(self, name) >= 1, name, "must be at least 1")
         _check_heads(self.d_model, self.n_heads)
-        _require(
+        require(
             self.d_model % DEPENDENCY_HEADS == 0,
             "d_model",
             f"must be a multiple of {DEPENDENCY_HEADS}, the dependency-aware layer's heads",
         )
         for name in ("ffn_dropout_p", "attn_dropout_p", "resid_dropout_p", "token_dropout_p"):
-            _require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)")
+            require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)")
 
     @classmethod
     def read(cls, path: Path) -> NetworkConfig:
@@ -80,14 +80,14 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("s1_bits", "s2_bits"):
-            _require(1 <= getattr(self, name) <= 16, name, "must be from 1 to 16")
+            require(1 <= getattr(self, name) <= 16, name, "must be from 1 to 16")
         for name in ("d_in", "ff_dim", "n_enc_layers", "n_dec_layers"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
+            require(getattr(self, name) >= 1, name, "must be at least 1")
         _check_heads(self.d_model, self.n_heads)
         for name in ("ffn_dropout_p", "attn_dropout_p", "resid_dropout_p"):
-            _require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)")
+            require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)")
         bits = self.s1_bits + self.s2_bits
-        _require(
+        require(
             1 <= self.group_size <= 16 and bits % self.group_size == 0,
             "group_size",
             f"must be at most 16 and divide s1_bits + s2_bits = {bits}",
@@ -107,20 +107,11 @@ _Config = TypeVar("_Config", NetworkConfig, TokenizerConfig)
 
 
 def _read(cls: type[_Config], path: Path) -> _Config:
-    try:
-        content = read_json(path)
-    except BadInput as error:
-        raise CheckpointError(str(error)) from error
+    content = read_config(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected an object with the fields of {cls.__name__}")
     types = {field.name: str(field.type) for field in fields(cls)}
-    for name in sorted(types.keys() - content.keys()):
-        raise CheckpointError(f"{path}: field {name!r} is missing; is this {_kind(cls)}?")
-    for name in sorted(content.keys() - types.keys()):
-        raise CheckpointError(f"{path}: field {name!r} is unknown; is this {_kind(cls)}?")
-    for name, value in content.items():
-        if not _fits(value, types[name]):
-            raise CheckpointError(f"{path}: field {name!r} must be {types[name]}, not {value!r}")
+    check_fields(content, types, needed=types, where=path, kind=_kind(cls))
     try:
         return cls(**content)
     except ValueError as error:
@@ -131,20 +122,9 @@ def _kind(cls: type[object]) -> str:
     return "a Kronos network" if cls is NetworkConfig else "a Kronos tokenizer"
 
 
-def _fits(value: object, type_name: str) -> bool:
-    if type_name == "bool" or isinstance(value, bool):
-        return type_name == "bool" and isinstance(value, bool)
-    return isinstance(value, int) or (type_name == "float" and isinstance(value, float))
-
-
-def _require(fulfilled: bool, field: str, demand: str) -> None:
-    if not fulfilled:
-        raise ValueError(f"field {field!r} {demand}")
-
-
 def _check_heads(d_model: int, n_heads: int) -> None:
-    _require(n_heads >= 1, "n_heads", "must be at least 1")
-    _require(
+    require(n_heads >= 1, "n_heads", "must be at least 1")
+    require(
         d_model >= 1 and d_model % (2 * n_heads) == 0,
         "d_model",
         f"must be a multiple of twice n_heads = {n_heads}, for the rotation of half heads",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import (
     Forecaster,
     LoadedModel,
@@ -18,6 +17,7 @@ from retrain_assets.models.forecaster import (
     TrainingTask,
     WindowRange,
 )
+from retrain_assets.models.inputs import checked_options
 from retrain_assets.models.kronos.bases import find_base
 
 if TYPE_CHECKING:
@@ -114,11 +114,7 @@ class KronosFamily:
         """
         from retrain_assets.models.kronos.forecaster import KronosForecaster
 
-        given = dict(options or {})
-        unknown = sorted(set(given) - set(self.options))
-        if unknown:
-            names = ", ".join(self.options)
-            raise BadInput(f"Kronos has no option {', '.join(unknown)}: use {names}")
+        given = checked_options(options, self.options, self.title)
         return KronosForecaster(model, name=name, **given)
 
     def pretrain(

@@ -25,7 +25,7 @@ from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork
 from retrain_assets.models.kronos.preprocess import features, time_features
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
-from retrain_assets.training.cards import card, fit_facts
+from retrain_assets.training.pretraining import VALIDATION_BARS, card, fit_facts, known_windows
 from retrain_assets.training.trainer import FitConfig, Progress, fit
 from retrain_assets.training.windows import cut_windows, normalise_windows
 
@@ -33,8 +33,6 @@ CONTEXT, HORIZON = 448, 64
 """Shape of the pretraining windows: what a 512-bar base sees when it is retrained."""
 NORMALISED_ON = (448, 192)
 """First bars whose statistics normalise a window; fewer let prices wander further from zero."""
-VALIDATION_BARS = 190
-"""Last bars before the cut-off, kept for early stopping."""
 STRIDE = 16
 
 
@@ -104,25 +102,12 @@ class PretrainingData:
 def pretraining_windows(
     bars: Mapping[str, pd.DataFrame], until: pd.Timestamp
 ) -> tuple[PretrainingData, PretrainingData]:
-    """Training and validation windows of every symbol's bars up to `until`.
-
-    No training window reaches into the last VALIDATION_BARS before the cut-off; validation
-    windows have their targets there, their contexts may reach back. Raises BadInput naming a
-    symbol whose history is too short.
-    """
+    """Training and validation windows of every symbol's bars; errors as `known_windows`."""
     train, validation = [], []
-    for symbol, frame in bars.items():
-        known = frame[frame["session"] <= until].reset_index(drop=True)
-        border = len(known) - VALIDATION_BARS
-        if border < CONTEXT + HORIZON:
-            raise BadInput(
-                f"{symbol} has {len(known)} bars up to {until.date()}: pretraining needs "
-                f"{CONTEXT + HORIZON + VALIDATION_BARS}"
-            )
-        train.append(_windows(known, WindowRange(CONTEXT, border, CONTEXT, HORIZON, STRIDE)))
-        validation.append(
-            _windows(known, WindowRange(border, len(known), CONTEXT, HORIZON, HORIZON // 2))
-        )
+    ranges = known_windows(bars, until, context=CONTEXT, horizon=HORIZON, stride=STRIDE)
+    for known, fitted, held_out in ranges:
+        train.append(_windows(known, fitted))
+        validation.append(_windows(known, held_out))
     return _joined(train), _joined(validation)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.files import read_json
+from retrain_assets.errors import CheckpointError
+from retrain_assets.models import configs
 from retrain_assets.models.folders import (
     CONFIG,
     check_weights,
@@ -37,10 +37,7 @@ _PREFIX = "model."  # of every weight in a published Toto 1 file
 
 def read_config(path: Path) -> Toto1Config | Toto2Config:
     """A folder's config.json; raises CheckpointError naming the file, and the field at fault."""
-    try:
-        content = read_json(path)
-    except BadInput as error:
-        raise CheckpointError(str(error)) from error
+    content = configs.read_config(path)
     names = content.keys() if isinstance(content, dict) else set()
     if "embed_dim" in names and "d_model" not in names:
         return Toto1Config.read(path)

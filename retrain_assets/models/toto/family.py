@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import (
     Forecaster,
     LoadedModel,
@@ -18,6 +17,7 @@ from retrain_assets.models.forecaster import (
     TrainingTask,
     WindowRange,
 )
+from retrain_assets.models.inputs import checked_options
 from retrain_assets.models.toto.bases import find_base
 
 if TYPE_CHECKING:
@@ -129,11 +129,7 @@ class TotoFamily:
         """
         from retrain_assets.models.toto.forecaster import TotoForecaster
 
-        given = dict(options or {})
-        unknown = sorted(set(given) - set(self.options))
-        if unknown:
-            names = ", ".join(self.options)
-            raise BadInput(f"Toto has no option {', '.join(unknown)}: use {names}")
+        given = checked_options(options, self.options, self.title)
         return TotoForecaster(model, name=name, **given)
 
     def pretrain(

@@ -75,7 +75,7 @@ class Powers:
         offset = location - self.centre
         breadth = np.ascontiguousarray(share * (np.abs(offset) + scale)).sum(-1, keepdims=True)
         # A component too narrow to place is widened in such a way that its power keeps its mass.
-        wide = np.minimum(scale, np.maximum(_NARROW * np.abs(offset), _NARROWEST * breadth))
+        wide = np.maximum(scale, np.maximum(_NARROW * np.abs(offset), _NARROWEST * breadth))
         height = log_weight + log_peak(df, wide) + (tau - 1) * np.log(scale / wide)
         self.unit = height.max(-1, keepdims=True)
         # Beyond this 1 + z^2 / df has too few digits, and the normal distribution is as near.

@@ -16,7 +16,6 @@ import torch
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.digest import weights_digest
-from retrain_assets.models.forecaster import WindowRange
 from retrain_assets.models.toto.checkpoint import Network, as_loaded, save_checkpoint
 from retrain_assets.models.toto.objective import LIKELIHOOD
 from retrain_assets.models.toto.toto1 import Toto1Network
@@ -24,13 +23,11 @@ from retrain_assets.models.toto.toto1_config import DISTRIBUTION, SCALER, Toto1C
 from retrain_assets.models.toto.toto2 import Toto2Network
 from retrain_assets.models.toto.toto2_config import Toto2Config
 from retrain_assets.models.toto.training import TotoTrainingTask, TotoWindows
-from retrain_assets.training.cards import card, fit_facts
+from retrain_assets.training.pretraining import VALIDATION_BARS, card, fit_facts, known_windows
 from retrain_assets.training.trainer import FitConfig, Progress, fit
 
 CONTEXT, HORIZON = 1024, 64
 """Shape of the pretraining windows: the longest that the training policy asks for."""
-VALIDATION_BARS = 190
-"""Last bars before the cut-off, kept for early stopping."""
 STRIDE = 5
 """Not a divisor of the patch, so that patches begin at every bar."""
 
@@ -102,23 +99,10 @@ SIZES = {
 def pretraining_windows(
     bars: Mapping[str, pd.DataFrame], until: pd.Timestamp
 ) -> tuple[TotoWindows, TotoWindows]:
-    """Training and validation windows of every symbol's bars up to `until`.
-
-    No training window reaches into the last VALIDATION_BARS before the cut-off; validation
-    windows have their targets there, their contexts may reach back. Raises BadInput naming a
-    symbol whose history is too short.
-    """
+    """Training and validation windows of every symbol's bars; errors as `known_windows`."""
     train, validation = [], []
-    for symbol, frame in bars.items():
-        known = frame[frame["session"] <= until].reset_index(drop=True)
-        border = len(known) - VALIDATION_BARS
-        if border < CONTEXT + HORIZON:
-            raise BadInput(
-                f"{symbol} has {len(known)} bars up to {until.date()}: pretraining needs "
-                f"{CONTEXT + HORIZON + VALIDATION_BARS}"
-            )
-        fitted = WindowRange(CONTEXT, border, CONTEXT, HORIZON, STRIDE)
-        held_out = WindowRange(border, len(known), CONTEXT, HORIZON, HORIZON // 2)
+    ranges = known_windows(bars, until, context=CONTEXT, horizon=HORIZON, stride=STRIDE)
+    for known, fitted, held_out in ranges:
         train.append(TotoWindows.cut(known, fitted))
         validation.append(TotoWindows.cut(known, held_out))
     return TotoWindows.joined(train), TotoWindows.joined(validation)

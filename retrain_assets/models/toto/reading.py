@@ -23,6 +23,7 @@ from retrain_assets.models.toto.checkpoint import Network
 from retrain_assets.models.toto.knots import QuantileKnots
 from retrain_assets.models.toto.predictive import Floats, Predictive
 from retrain_assets.models.toto.student import StudentMixture
+from retrain_assets.models.toto.tempered import TemperedMixture
 from retrain_assets.models.toto.toto1 import MixtureParameters, Scaled, Toto1Network
 from retrain_assets.models.toto.toto1_cache import PatchCache
 from retrain_assets.models.toto.toto2 import Toto2Network
@@ -127,7 +128,9 @@ class Drawn:
         groups = torch.zeros(series.shape[:2], dtype=torch.int64, device=series.device)
         cache, drawn = self.cache.fork(), []
         for start in range(0, steps, patch):
-            tempered = mixtures.temper(temperature)
+            # At a temperature of 1 too: the mixture itself would draw by another way, and the same
+            # numbers would give another path.
+            tempered = TemperedMixture(mixtures, temperature)
             block = tempered.sample(self._uniforms(start, patch))  # (W, V, R, P)
             if start:
                 drawn.append(block[:, 0])

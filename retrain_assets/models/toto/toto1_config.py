@@ -12,8 +12,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.files import read_json
+from retrain_assets.errors import CheckpointError
+from retrain_assets.models.configs import check_fields, read_config, require
 
 SCALER = "<class 'model.scaler.CausalPatchStdMeanScaler'>"
 DISTRIBUTION = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
@@ -46,16 +46,16 @@ class Toto1Config:
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "num_layers", "num_heads", "mlp_hidden_dim"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
-        _require(self.stride == self.patch_size, "stride", "must equal patch_size")
-        _require(
+            require(getattr(self, name) >= 1, name, "must be at least 1")
+        require(self.stride == self.patch_size, "stride", "must equal patch_size")
+        require(
             self.embed_dim >= 1 and self.embed_dim % (2 * self.num_heads) == 0,
             "embed_dim",
             f"must be a multiple of twice num_heads = {self.num_heads}, for the rotation of pairs",
         )
-        _require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
+        require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         every = self.spacewise_every_n_layers
-        _require(
+        require(
             every == -1 or (every >= 1 and self.num_layers % every == 0),
             "spacewise_every_n_layers",
             f"must be -1 or divide num_layers = {self.num_layers}",
@@ -63,19 +63,19 @@ class Toto1Config:
         self._check_variants()
 
     def _check_variants(self) -> None:
-        _require(self.scaler_cls == SCALER, "scaler_cls", f"must be {SCALER!r}")
-        _require(
+        require(self.scaler_cls == SCALER, "scaler_cls", f"must be {SCALER!r}")
+        require(
             self.output_distribution_classes == [DISTRIBUTION],
             "output_distribution_classes",
             f"must be [{DISTRIBUTION!r}]",
         )
         kwargs = self.output_distribution_kwargs
-        _require(
+        require(
             kwargs.keys() == {"k_components"} and kwargs["k_components"] >= 1,
             "output_distribution_kwargs",
             "must hold k_components, at least 1, and nothing else",
         )
-        _require(
+        require(
             not self.stabilize_with_global or self.scale_factor_exponent >= LEAST_EXPONENT,
             "scale_factor_exponent",
             f"must be at least {LEAST_EXPONENT:g}: a tighter clamp lets later bars change the "
@@ -95,11 +95,7 @@ class Toto1Config:
     @classmethod
     def read(cls, path: Path) -> Toto1Config:
         """Read a config.json; raises CheckpointError naming file and field."""
-        try:
-            content = read_json(path)
-        except BadInput as error:
-            raise CheckpointError(str(error)) from error
-        return cls.from_json(content, path)
+        return cls.from_json(read_config(path), path)
 
     @classmethod
     def from_json(cls, content: object, where: Path | str) -> Toto1Config:
@@ -113,15 +109,7 @@ class Toto1Config:
         needed = {
             f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
         }
-        for name in sorted(needed - content.keys()):
-            raise CheckpointError(f"{where}: field {name!r} is missing; is this Toto 1?")
-        for name in sorted(content.keys() - types.keys()):
-            raise CheckpointError(f"{where}: field {name!r} is unknown; is this Toto 1?")
-        for name, value in content.items():
-            if not _fits(value, types[name]):
-                raise CheckpointError(
-                    f"{where}: field {name!r} must be {types[name]}, not {value!r}"
-                )
+        check_fields(content, types, needed=needed, where=where, kind="Toto 1")
         try:
             return cls(**content)
         except ValueError as error:
@@ -130,24 +118,3 @@ class Toto1Config:
     def to_json(self) -> dict[str, Any]:
         """The content of config.json, every field written out."""
         return asdict(self)
-
-
-def _fits(value: object, type_name: str) -> bool:
-    match type_name:
-        case "bool":
-            return isinstance(value, bool)
-        case "int":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "float":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "str":
-            return isinstance(value, str)
-        case "list[str]":
-            return isinstance(value, list) and all(_fits(item, "str") for item in value)
-        case _:  # dict[str, int]; JSON's names are strings
-            return isinstance(value, dict) and all(_fits(item, "int") for item in value.values())
-
-
-def _require(fulfilled: bool, field: str, demand: str) -> None:
-    if not fulfilled:
-        raise ValueError(f"field {field!r} {demand}")

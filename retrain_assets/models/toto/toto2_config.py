@@ -13,8 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.files import read_json
+from retrain_assets.errors import CheckpointError
+from retrain_assets.models.configs import check_fields, read_config, require
 
 _DERIVED = ("d_ff", "qk_dim", "v_dim", "num_groups", "qk_norm_include_weight")
 """Fields that a file may leave out or hold as null: they follow from others."""
@@ -54,31 +54,31 @@ class Toto2Config:
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "d_model", "num_heads", "num_layers", "layer_group_size"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
+            require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("d_ff", "v_dim", "num_groups"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
+            require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("residual_attn_ratio", "residual_mult", "norm_eps"):
             value = getattr(self, name)
-            _require(value > 0 and math.isfinite(value), name, "must be positive and finite")
+            require(value > 0 and math.isfinite(value), name, "must be positive and finite")
         self._check_layers()
         self._check_heads()
         for name, only in (("dropout_p", 0), ("pre_norm", True), ("num_output_patches", 1)):
-            _require(getattr(self, name) == only, name, f"must be {only}")
+            require(getattr(self, name) == only, name, f"must be {only}")
 
     def _check_layers(self) -> None:
         size, variate = self.layer_group_size, self.num_variate_layers_per_group
         demand = f"must be a multiple of layer_group_size = {size}"
-        _require(self.num_layers % size == 0, "num_layers", demand)
+        require(self.num_layers % size == 0, "num_layers", demand)
         demand = f"must be from 0 to layer_group_size = {size}"
-        _require(0 <= variate <= size, "num_variate_layers_per_group", demand)
+        require(0 <= variate <= size, "num_variate_layers_per_group", demand)
 
     def _check_heads(self) -> None:
         demand = f"must be a multiple of num_heads = {self.num_heads}"
-        _require(self.d_model % self.num_heads == 0, "d_model", demand)
+        require(self.d_model % self.num_heads == 0, "d_model", demand)
         demand = f"must divide num_heads = {self.num_heads}"
-        _require(self.num_heads % self.num_groups == 0, "num_groups", demand)
+        require(self.num_heads % self.num_groups == 0, "num_groups", demand)
         demand = "must be a positive multiple of 4, for the rotation of pairs in half a head"
-        _require(self.qk_dim >= 4 and self.qk_dim % 4 == 0, "qk_dim", demand)
+        require(self.qk_dim >= 4 and self.qk_dim % 4 == 0, "qk_dim", demand)
 
     @property
     def heads_per_group(self) -> int:
@@ -95,11 +95,7 @@ class Toto2Config:
     @classmethod
     def read(cls, path: Path) -> Toto2Config:
         """Read a config.json; raises CheckpointError naming file and field."""
-        try:
-            content = read_json(path)
-        except BadInput as error:
-            raise CheckpointError(str(error)) from error
-        return cls.from_json(content, path)
+        return cls.from_json(read_config(path), path)
 
     @classmethod
     def from_json(cls, content: object, where: Path) -> Toto2Config:
@@ -114,7 +110,7 @@ class Toto2Config:
         try:
             config = cls(**(_derived(given) | given))
             demand = f"must be num_heads / num_groups = {config.heads_per_group}"
-            _require(stated in (None, config.heads_per_group), "heads_per_group", demand)
+            require(stated in (None, config.heads_per_group), "heads_per_group", demand)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from error
         return config
@@ -130,14 +126,8 @@ def _checked(content: Mapping[str, Any], where: Path) -> dict[str, Any]:
     types["heads_per_group"] = "int"
     optional = {"heads_per_group", *_DERIVED}
     needed = {f.name for f in fields(Toto2Config) if f.default is MISSING} - optional
-    for name in sorted(needed - content.keys()):
-        raise CheckpointError(f"{where}: field {name!r} is missing; is this a Toto 2 network?")
-    for name in sorted(content.keys() - types.keys()):
-        raise CheckpointError(f"{where}: field {name!r} is unknown; is this a Toto 2 network?")
     given = {k: v for k, v in content.items() if v is not None or k not in optional}
-    for name, value in given.items():
-        if not _fits(value, types[name]):
-            raise CheckpointError(f"{where}: field {name!r} must be {types[name]}, not {value!r}")
+    check_fields(given, types, needed=needed, where=where, kind="a Toto 2 network")
     return given
 
 
@@ -152,14 +142,3 @@ def _derived(given: Mapping[str, Any]) -> dict[str, Any]:
         "num_groups": given["num_heads"],
         "qk_norm_include_weight": given.get("norm_include_weight", False),
     }
-
-
-def _fits(value: object, type_name: str) -> bool:
-    if type_name == "bool" or isinstance(value, bool):
-        return type_name == "bool" and isinstance(value, bool)
-    return isinstance(value, int) or (type_name == "float" and isinstance(value, float))
-
-
-def _require(fulfilled: bool, field: str, demand: str) -> None:
-    if not fulfilled:
-        raise ValueError(f"field {field!r} {demand}")

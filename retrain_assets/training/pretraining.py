@@ -1,12 +1,45 @@
-"""What a bundled base says of itself: the facts of its pretraining, and a card that tells them."""
+"""Pretraining a small base on several series: its windows, the facts of its fit, and its card."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
+from retrain_assets.errors import BadInput
+from retrain_assets.models.forecaster import WindowRange
 from retrain_assets.training.trainer import FitConfig, FitResult
+
+VALIDATION_BARS = 190
+"""Last bars before the cut-off, kept for early stopping."""
+
+
+def known_windows(
+    bars: Mapping[str, pd.DataFrame],
+    until: pd.Timestamp,
+    *,
+    context: int,
+    horizon: int,
+    stride: int,
+) -> Iterator[tuple[pd.DataFrame, WindowRange, WindowRange]]:
+    """Of every symbol the bars up to `until`, and which windows of them train and validate.
+
+    No training window reaches into the last VALIDATION_BARS before the cut-off; validation
+    windows have their targets there, their contexts may reach back. Raises BadInput naming a
+    symbol whose history is too short.
+    """
+    for symbol, frame in bars.items():
+        known = frame[frame["session"] <= until].reset_index(drop=True)
+        border = len(known) - VALIDATION_BARS
+        if border < context + horizon:
+            raise BadInput(
+                f"{symbol} has {len(known)} bars up to {until.date()}: pretraining needs "
+                f"{context + horizon + VALIDATION_BARS}"
+            )
+        train = WindowRange(context, border, context, horizon, stride)
+        yield known, train, WindowRange(border, len(known), context, horizon, horizon // 2)
 
 
 def fit_facts(config: FitConfig, result: FitResult) -> dict[str, Any]:
