@@ -1,7 +1,7 @@
 """How long does Toto's parameter grid take, and how exact is it, beside the official packages?
 
     python -m benchmarks.toto_grid            # every table, about a quarter of an hour
-    python -m benchmarks.toto_grid --gate     # the small one, measured on both sides, a minute
+    python -m benchmarks.toto_grid --gate     # the small one, measured on both sides, two minutes
 
 The guide's grid is three temperatures, each with and without the companions' past. Both sides
 take the same window, the same random weights of a published shape and the same number of threads,
@@ -60,7 +60,7 @@ GRID = [
 SAMPLES = 256
 AT_ONCE = (16, 64)
 """Samples at once that are tried for the official side; 256 would need several gigabytes."""
-GATE_LENGTH, GATE_AT_ONCE = 512, 256
+GATE_LENGTH, GATE_AT_ONCE = 1024, 256
 SHARPENED = 0.5
 """The temperature other than 1 whose error is shown."""
 
