@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +21,7 @@ from retrain_assets.models.forecaster import families
 from retrain_assets.training.adapters import ModelStore
 from retrain_assets.work import Options, Search, Validation
 from retrain_assets_tests.finished import Finished, ran
-from retrain_assets_tests.installed import MONTH
+from retrain_assets_tests.installed import MONTH, entered
 
 PACKAGE = Path(runs.__file__).parent
 BOTH = Options(
@@ -30,12 +32,19 @@ BOTH = Options(
 )
 
 
-@pytest.fixture
-def done(home: Home) -> tuple[Home, runs.Outcome]:
-    outcome = ran(home, "AAA", work=BOTH)["AAA"]
-    with dg.DagsterInstance.get() as instance:
-        runs.summarise(build_definitions(home), instance, MONTH, [outcome], BOTH)
-    return home, outcome
+@pytest.fixture(scope="module")
+def done(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Home, runs.Outcome]]:
+    """One stock after a run of both; the environment points there while the module's tests run."""
+    root = tmp_path_factory.mktemp("both") / "data"
+    shutil.copytree(template, root)
+    with pytest.MonkeyPatch.context() as patch:
+        home = entered(root, patch)
+        outcome = ran(home, "AAA", work=BOTH)["AAA"]
+        with dg.DagsterInstance.get() as instance:
+            runs.summarise(build_definitions(home), instance, MONTH, [outcome], BOTH)
+        yield home, outcome
 
 
 def test_both_families_are_trained_searched_and_compared(
