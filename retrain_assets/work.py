@@ -15,7 +15,7 @@ from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
-from retrain_assets.models.forecaster import SearchSpace, base_for, family
+from retrain_assets.models.forecaster import SearchSpace, base_for, family, written
 
 if TYPE_CHECKING:
     from retrain_assets.training.adapters import ModelStore
@@ -282,4 +282,4 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(value: float | int | bool | None) -> str:
-    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else written(value)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.params import ParamsRecord
-from retrain_assets.evaluation.search_report import CHOSEN, DEFAULT, written
+from retrain_assets.evaluation.search_report import CHOSEN, DEFAULT
+from retrain_assets.models.forecaster import written
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod

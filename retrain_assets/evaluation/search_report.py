@@ -13,7 +13,7 @@ from retrain_assets.evaluation.choice import Choice
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.racing import Race
 from retrain_assets.evaluation.trials import Trials
-from retrain_assets.models.forecaster import Settings
+from retrain_assets.models.forecaster import Settings, written
 
 DEFAULT = "default"
 CHOSEN = "chosen"
@@ -115,13 +115,6 @@ def summarise(scores: pd.DataFrame, trials: Trials, run: Race, choice: Choice) -
 def words(settings: Settings) -> str:
     """Settings for a line of text: `temperature 0.7, top_k off`."""
     return ", ".join(f"{name} {written(value)}" for name, value in settings.items())
-
-
-def written(value: float | int | bool | None) -> str:
-    """A value as it is given on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "off" if value is None else str(value)
 
 
 def _mean_where(seen: NDArray[np.bool_], by_origin: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,6 +34,13 @@ SearchSpace = Mapping[str, Sequence[float | int | bool | None]]
 """Values to try by the name of the setting; None turns a setting off."""
 
 
+def written(value: float | int | bool | None) -> str:
+    """A setting's value as it is given on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "off" if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class ModelLimits:
     """How long a window a base model can take.

@@ -1,9 +1,8 @@
 """LoRA adapters (Hu et al. 2021) through peft: attach, save, load, warm-start.
 
 An adapter folder has PEFT's layout (adapter_config.json, adapter_model.safetensors) and a line
-on the form of the base's weights that it adds to. Loading
-goes through safetensors and JSON alone, is strict about keys and shapes, and never falls back to
-a pickle as peft's own loader would.
+on the form of the base's weights that it adds to. Loading goes through safetensors and JSON alone,
+is strict about keys and shapes, and never falls back to a pickle as peft's own loader would.
 """
 
 from __future__ import annotations

@@ -90,9 +90,10 @@ class TotoForecaster:
         shape = (len(settings), len(windows))
         mean, median = (np.empty((*shape, steps)) for _ in range(2))
         quantiles = np.empty((*shape, len(QUANTILE_LEVELS), steps))
-        for past in dict.fromkeys(self._past(one, context) for one in parsed):
+        pasts = [self._past(one, context) for one in parsed]
+        for past in dict.fromkeys(pasts):
             series = self._series(windows, past)
-            members = [i for i, one in enumerate(parsed) if self._past(one, context) == past]
+            members = [i for i, own in enumerate(pasts) if own == past]
             taus = dict.fromkeys(parsed[i].temperature for i in members)
             for start in range(0, len(windows), self.windows_at_once):
                 rows = slice(start, start + self.windows_at_once)
@@ -120,13 +121,13 @@ class TotoForecaster:
     def _past(self, settings: TotoSettings, context: int) -> Past:
         """What a setting reads of windows of `context` bars: whole patches, from the new end."""
         patch = self.model.limits.patch
-        length = min(context, settings.context_length or context) // patch * patch
-        if length < patch:
+        bars = min(context, settings.context_length or context)
+        if bars < patch:
             raise BadInput(
-                f"a context of {min(context, settings.context_length or context)} bars is shorter "
-                f"than one patch of base {self.model.base!r}: give at least {patch}"
+                f"a context of {bars} bars is shorter than one patch of base "
+                f"{self.model.base!r}: give at least {patch}"
             )
-        return settings.use_past_values, length
+        return settings.use_past_values, bars // patch * patch
 
     def _series(self, windows: Sequence[Window], past: Past) -> Series:
         companions, length = past

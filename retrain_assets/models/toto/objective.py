@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.checkpoint import Network
+from retrain_assets.models.toto.running import patched
 from retrain_assets.models.toto.toto1 import MixtureParameters, Toto1Network
 from retrain_assets.models.toto.toto2 import KNOTS, Toto2Network, to_units
 from retrain_assets.training.losses import LOSSES, point_loss
@@ -50,7 +51,7 @@ def losses(network: Network, batch: Batch, *, loss: str) -> tuple[dict[str, Tens
     if loss not in LOSSES:
         raise BadInput(f"no loss {loss!r}: choose one of {', '.join(LOSSES)}")
     forecast = _mixtures if isinstance(network, Toto1Network) else _quantiles
-    scored = torch.unflatten(batch.scored, -1, (-1, network.config.patch_size))[:, 1:]
+    scored = patched(batch.scored, network.config.patch_size)[:, 1:]
     name, likelihood, point, target = forecast(network, batch)  # type: ignore[arg-type]  # by kind
     count = scored.sum()
     total = torch.where(scored, likelihood, 0).sum()
@@ -69,7 +70,7 @@ def _mixtures(network: Toto1Network, batch: Batch) -> tuple[str, Tensor, Tensor,
     groups = torch.zeros(past.shape[:2], dtype=torch.int64, device=past.device)
     hidden = network.hidden(scaled.values, groups)[:, :1]
     mixtures = MixtureParameters(*(part[:, 0] for part in network.mixture(hidden)))
-    closes = torch.unflatten(batch.values[:, 0], -1, (-1, patch))[:, 1:]
+    closes = patched(batch.values[:, 0], patch)[:, 1:]
     target = (closes - scaled.loc[:, 0, :, None]) / scaled.scale[:, 0, :, None]
     mean = (mixtures.log_weight.exp() * mixtures.mean).sum(-1)
     return "negative_log_likelihood", -log_density(mixtures, target), mean, target
@@ -104,7 +105,7 @@ def _quantiles(network: Toto2Network, batch: Batch) -> tuple[str, Tensor, Tensor
     groups = torch.zeros(values.shape[:2], dtype=torch.int64, device=values.device)
     states, loc, scale = network.hidden(values, torch.ones_like(known), known, groups)
     knots = network.readout(states[:, 0])  # (B, N - 1, P, 9)
-    closes = torch.unflatten(batch.values[:, 0], -1, (-1, patch))[:, 1:]
+    closes = patched(batch.values[:, 0], patch)[:, 1:]
     target = to_units(closes, loc[:, 0], scale[:, 0])
     return "pinball", pinball(knots, target), knots[..., KNOTS.index(0.5)], target
 

@@ -30,7 +30,7 @@ from retrain_assets.models.toto.toto2 import Toto2Network
 from retrain_assets.models.uniforms import uniforms
 
 DRAWS = 2
-"""Uniform numbers of one step of a series: which component, and where in it."""
+"""Uniform numbers of one step of a series, of which `TemperedMixture.sample` takes the second."""
 
 
 class Points(NamedTuple):

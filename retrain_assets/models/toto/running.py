@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def patched(x: Tensor, patch: int) -> Tensor:
-    """(B, V, T) -> (B, V, N, P). Raises ValueError if T is no whole number of patches."""
+    """(..., T) -> (..., N, P). Raises ValueError if T is no whole number of patches."""
     if x.shape[-1] % patch:
         raise ValueError(f"{x.shape[-1]} steps are no whole number of patches of {patch}")
     return torch.unflatten(x, -1, (-1, patch))

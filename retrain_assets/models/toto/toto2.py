@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrain_assets.models.toto.folding import power
-from retrain_assets.models.toto.running import running_moments
+from retrain_assets.models.toto.running import patched, running_moments
 from retrain_assets.models.toto.toto2_config import Toto2Config
 from retrain_assets.models.toto.toto2_layers import ResidualMLP, Transformer
 
@@ -111,11 +111,11 @@ class Toto2Network(nn.Module):
         self, values: Tensor, observed: Tensor, known: Tensor, groups: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised states (B, V, N, D) for `readout`, and loc and scale (B, V, N)."""
-        readable = observed & known
+        readable, patch = observed & known, self.config.patch_size
         scaled, loc, scale = self.scaled(values, readable)
-        hidden_steps = self._patched(~readable).to(scaled.dtype)
-        x = self.patch_proj(torch.cat((self._patched(scaled), hidden_steps), dim=-1))
-        without = ~self._patched(observed).any(-1) & self._patched(known).all(-1)  # (B, V, N)
+        hidden_steps = patched(~readable, patch).to(scaled.dtype)
+        x = self.patch_proj(torch.cat((patched(scaled, patch), hidden_steps), dim=-1))
+        without = ~patched(observed, patch).any(-1) & patched(known, patch).all(-1)  # (B, V, N)
         ids = groups[..., None].masked_fill(without, NO_GROUP)
         states: Tensor = self.transformer(x.to(self.patch_proj.linear1.weight.dtype), ids)
         return states, loc, scale
@@ -135,12 +135,8 @@ class Toto2Network(nn.Module):
         mean, variance = running_moments(values, known, self.config.patch_size)
         loc = mean.to(values.dtype)
         scale = variance.sqrt().clamp(min=MIN_SCALE).to(values.dtype)
-        units = to_units(self._patched(values), loc, scale).flatten(-2)
+        units = to_units(patched(values, self.config.patch_size), loc, scale).flatten(-2)
         return units.masked_fill(~known, 0), loc, scale
-
-    def _patched(self, x: Tensor) -> Tensor:
-        """(B, V, T) -> (B, V, N, P)."""
-        return torch.unflatten(x, -1, (-1, self.config.patch_size))
 
 
 def to_units(values: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
