@@ -42,7 +42,7 @@ mlflow: $(VENV)/.installed ## MLflow's web pages on http://127.0.0.1:5000
 	@$(BIN)/retrain mlflow
 
 test: $(VENV)/.installed ## the default tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-long: $(VENV)/.installed ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long --timeout 1800

@@ -1,3 +1,20 @@
 """Monthly retraining of per-stock forecasting adapters as a Dagster asset graph."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrain_assets.live import load_forecaster as load_forecaster
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_forecaster"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load_forecaster`, imported when it is first asked for: the commands start without it."""
+    if name != "load_forecaster":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from retrain_assets.live import load_forecaster
+
+    return load_forecaster

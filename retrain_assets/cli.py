@@ -1,24 +1,17 @@
-"""The command line: `retrain run`, `validate`, `demo`, `import`, `pretrain`, and pages to serve."""
+"""The command line: `retrain run`, `validate`, `demo`, and the commands of other modules."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import typer
-from rich.console import Console
 
+from retrain_assets import decisions, pages, supplies, walk
 from retrain_assets import options as option
-from retrain_assets import pages, supplies
 from retrain_assets.errors import RetrainError
-from retrain_assets.opened import dagster_instance, opened, output
-
-if TYPE_CHECKING:
-    from retrain_assets.home import Home
-    from retrain_assets.universe import Selection, Universe
-    from retrain_assets.work import Work
+from retrain_assets.opened import opened
+from retrain_assets.running import asked_for, run_and_show
 
 EPILOG = (
     "The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the "
@@ -67,7 +60,7 @@ def run(
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
 ) -> None:
-    """Train adapters, compare them with the base and with naive, search inference parameters.
+    """Train adapters, search inference parameters, compare, and promote what is better.
 
     Examples:
 
@@ -100,9 +93,9 @@ def run(
         warm_start=warm_start,
         search=None if no_search else search,
     )
-    chosen, asked = _asked(home, universe, stocks, priority, everything, month)
+    chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
     caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
-    _run_and_show(
+    run_and_show(
         home, chosen, asked, options, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )
 
@@ -158,9 +151,9 @@ def validate(
         seed=seed,
         all_of_them=model_type != ALL,
     )
-    chosen, asked = _asked(home, universe, stocks, priority, everything, month)
+    chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
     caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
-    _run_and_show(
+    run_and_show(
         home, chosen, asked, work, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )
 
@@ -193,7 +186,7 @@ def demo(no_progress: option.NoProgress = False) -> None:
         f"demo preset: {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, context {DEMO_CONTEXT}, "
         f"num_samples {paths}, CPU"
     )
-    _run_and_show(
+    run_and_show(
         home,
         Selection(DEMO_SYMBOLS),
         DEMO_MONTH,
@@ -205,8 +198,13 @@ def demo(no_progress: option.NoProgress = False) -> None:
     )
 
 
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(decisions.analyze, decisions.refine, decisions.promote, decisions.rollback),
+    *(walk.backtest, decisions.export),
+    *(supplies.pretrain, pages.ui, pages.mlflow, pages.env),
+)
 app.command("import")(supplies.import_bars)
-for command in (supplies.pretrain, pages.ui, pages.mlflow, pages.env):
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -214,76 +212,6 @@ def _computing(upstream_filters: bool, precision: str | None) -> dict[str, str]:
     """What the flags of `validate` come down to, as options of a forecaster."""
     filters = {"compat": "upstream"} if upstream_filters else {}
     return filters | ({"precision": precision} if precision else {})
-
-
-def _asked(
-    home: Home,
-    universe: Universe,
-    stocks: Sequence[str] | None,
-    priority: bool,
-    everything: bool,
-    month: str | None,
-) -> tuple[Selection, str]:
-    """The stocks and the month that the options name; by default the last complete month."""
-    from retrain_assets.market.bars import BarStore
-    from retrain_assets.runs import checked_month, last_complete_month
-    from retrain_assets.universe import select
-
-    store = BarStore(home.market)
-    chosen = select(
-        universe, store.symbols(), stocks=stocks or (), priority=priority, everything=everything
-    )
-    asked = month or last_complete_month(store, universe, chosen.symbols)
-    return chosen, checked_month(asked, universe)
-
-
-def _run_and_show(
-    home: Home,
-    chosen: Selection,
-    month: str,
-    work: Work,
-    *,
-    caption: str,
-    device: str,
-    jobs: int,
-    quiet: bool,
-) -> None:
-    """Run the stocks with progress, write the month's summary, print all; exit 1 on a failure."""
-    from retrain_assets import runs
-    from retrain_assets.definitions import build_definitions
-    from retrain_assets.display import ProgressView, show_results
-    from retrain_assets.workers import run_side_by_side
-
-    work.check(home, device)
-    # MLflow and its database migrations would otherwise talk into the progress display.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    console, symbols, outcomes = output(), chosen.symbols, list[runs.Outcome]()
-    if chosen.without_bars:
-        console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
-    console.print(f"{', '.join(symbols)}: {caption}", highlight=False)
-    view = ProgressView(Console(quiet=True) if quiet else console, symbols, work.assets())
-    with dagster_instance(home) as instance:
-        defs = build_definitions(home, device=device)
-        try:
-            with view:
-                outcomes_as_they_come = (
-                    runs.run_stocks(defs, instance, symbols, month, work)
-                    if jobs == 1
-                    else run_side_by_side(
-                        home.root, symbols, month, work, device=device, jobs=jobs, listener=view
-                    )
-                )
-                for outcome in outcomes_as_they_come:
-                    view.finish(outcome)
-                    outcomes.append(outcome)
-        except KeyboardInterrupt:
-            console.print("Interrupted: the same command goes on where training stopped.")
-            raise typer.Exit(130) from None
-        outcomes.sort(key=lambda outcome: symbols.index(outcome.symbol))
-        files = runs.summarise(defs, instance, month, outcomes, work)
-    show_results(console, outcomes, files, caption)
-    if any(outcome.failures for outcome in outcomes):
-        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

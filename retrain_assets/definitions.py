@@ -2,50 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from retrain_assets.defs.adapters import adapters
 from retrain_assets.defs.baseline import baseline_metrics
 from retrain_assets.defs.checks import adapter_checks, params_checks
-from retrain_assets.defs.comparison import comparison, comparison_summary
+from retrain_assets.defs.comparison import comparison
+from retrain_assets.defs.confirmation import confirmation
+from retrain_assets.defs.guide_files import guide_files
 from retrain_assets.defs.holdout import params
 from retrain_assets.defs.holdout_summary import params_summary
+from retrain_assets.defs.live import live_drift, live_performance
 from retrain_assets.defs.market import bars_are_valid, market_bars
+from retrain_assets.defs.promotion import champion
+from retrain_assets.defs.refinement import refinements
+from retrain_assets.defs.regression import regression_report
 from retrain_assets.defs.resources import build_resources
+from retrain_assets.defs.summary import comparison_summary
 from retrain_assets.home import Home
 
 RETRAIN_STOCK = "retrain_stock"
 SEARCH_PARAMS = "search_params"
+REFINE_STOCK = "refine_stock"
+PROMOTE_STOCK = "promote_stock"
+CONFIRM_STOCK = "confirm_stock"
 SUMMARISE_MONTH = "summarise_month"
+
+Assets = Sequence[dg.AssetsDefinition]
 
 
 def build_definitions(home: Home, *, device: str = "auto") -> dg.Definitions:
     """Everything Dagster needs to know, reading and writing below one data folder."""
-    searches, summaries = params(), [comparison_summary, params_summary]
-    per_stock = [market_bars, baseline_metrics, *adapters(), *searches, comparison]
+    searches, ladders = params(), refinements()
+    summaries = [comparison_summary, params_summary, regression_report, guide_files]
+    decided = [comparison, champion]
+    per_stock = [market_bars, baseline_metrics, *adapters(), *searches, *decided, live_performance]
     return dg.Definitions(
-        assets=[*per_stock, *summaries],
-        asset_checks=[bars_are_valid, *adapter_checks(), *params_checks()],
+        assets=[*per_stock, *ladders, confirmation, *summaries],
+        asset_checks=[bars_are_valid, *adapter_checks(), *params_checks(), live_drift],
         resources=build_resources(home, device=device),
-        jobs=[
-            dg.define_asset_job(
-                RETRAIN_STOCK,
-                selection=dg.AssetSelection.assets(*per_stock),
-                description="One stock and month, from its bars to the comparison.",
-            ),
-            dg.define_asset_job(
-                SEARCH_PARAMS,
-                selection=dg.AssetSelection.assets(*searches),
-                description="Inference parameters of adapters that are stored already.",
-            ),
-            dg.define_asset_job(
-                SUMMARISE_MONTH,
-                selection=dg.AssetSelection.assets(*summaries),
-                description="One month's summaries over the stocks that are done.",
-            ),
-        ],
+        jobs=_jobs(per_stock, searches, [*ladders, *decided], summaries),
         # A run is one stock: its steps share one process, and the base model loads once.
         executor=dg.in_process_executor,
+    )
+
+
+def _jobs(
+    per_stock: Assets, searches: Assets, refined: Assets, summaries: Assets
+) -> list[dg.UnresolvedAssetJobDefinition]:
+    return [
+        _job(RETRAIN_STOCK, per_stock, "One stock and month, from its bars to what is promoted."),
+        _job(SEARCH_PARAMS, searches, "Inference parameters of adapters that are stored already."),
+        _job(REFINE_STOCK, refined, "The next rung of a stock's ladder, compared and decided on."),
+        _job(
+            PROMOTE_STOCK,
+            [champion],
+            "What is in production is decided on, or put back with `rollback_to`.",
+        ),
+        _job(CONFIRM_STOCK, [confirmation], "A suspicion looked at on a longer window."),
+        _job(SUMMARISE_MONTH, summaries, "One month over the stocks that are done."),
+    ]
+
+
+def _job(name: str, assets: Assets, description: str) -> dg.UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name, selection=dg.AssetSelection.assets(*assets), description=description
     )
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column, Table
 
 from retrain_assets.defs.progress import LOGGER, Step
-from retrain_assets.evaluation.report import render_table
+from retrain_assets.evaluation.report import render_baselines, render_table
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE
 from retrain_assets.runs import Outcome
 
@@ -113,7 +113,8 @@ def show_results(
 
 
 def _tables(outcomes: Sequence[Outcome], caption: str) -> Iterator[Table]:
-    """The comparison at both horizons, and what the search chose, as far as there is any."""
+    """The comparison at both horizons, what the search chose, and what was decided, if anything."""
+    from retrain_assets.evaluation.decision_report import render_decisions
     from retrain_assets.evaluation.params import ParamsRecord
     from retrain_assets.evaluation.params_report import render_params
 
@@ -121,8 +122,12 @@ def _tables(outcomes: Sequence[Outcome], caption: str) -> Iterator[Table]:
     if records:
         yield render_table(records, caption=caption)
         yield render_table(records, caption=caption, scope="plan")
+        yield render_baselines(records, caption=caption)
     searched = [
         ParamsRecord.from_json(record) for outcome in outcomes for record in outcome.params.values()
     ]
     if searched:
         yield render_params(searched, caption=caption)
+    decided = [outcome.champion for outcome in outcomes if outcome.champion is not None]
+    if decided:
+        yield render_decisions(decided)

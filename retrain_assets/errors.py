@@ -21,3 +21,7 @@ class NotEnoughBars(RetrainError):
 
 class CheckpointError(RetrainError):
     """A model or adapter folder that is incomplete, foreign, or does not fit its base."""
+
+
+class TrainingFailed(RetrainError):
+    """A training that ran and came to nothing: its losses diverged, or memory did not suffice."""

@@ -75,6 +75,16 @@ class Home:
         return self.root / "results"
 
     @property
+    def production(self) -> Path:
+        """What is in production, one folder a symbol, and every decision taken."""
+        return self.root / "production"
+
+    @property
+    def export(self) -> Path:
+        """The files of the retraining guide, for the current champions."""
+        return self.root / "export"
+
+    @property
     def tracking(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlflow"

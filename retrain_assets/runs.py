@@ -7,46 +7,50 @@ other. One stock is one run; what fails in one never stops another.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from retrain_assets.definitions import SUMMARISE_MONTH
+from retrain_assets.defs.failures import SILENT, failure_reason, root_error, step_owner
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.partitions import partition_key, register_stocks
 from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.report import StockRecord
+from retrain_assets.home import Home
 from retrain_assets.launcher import process_tag
 from retrain_assets.market.bars import BarStore
 from retrain_assets.models.forecaster import families, family
 from retrain_assets.universe import Universe
 from retrain_assets.work import QUIET, Work
 
-if TYPE_CHECKING:
-    from dagster._core.execution.plan.objects import StepFailureData
-    from dagster_shared.error import SerializableErrorInfo
-
+WORK_TAG = "retrain/work"
+"""Tag of a run: digest of what was asked for."""
 ALL = "both"
 """Asked for as a model type: every family there is."""
-_SILENT = "the run ended without saying why: look at its page"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of one stock.
 
-    record: its comparison. params: record of the search by family. error: why what they need
-    failed, and with it the stock. search_errors: why a search alone failed, by family.
+    record: its comparison. champion: the decisions taken. params: record of the search by family.
+    error: why what they need failed, and with it the stock. search_errors: why a search failed, by
+    family.
     """
 
     symbol: str
     run_id: str
     record: StockRecord | None = None
+    champion: Mapping[str, Any] | None = None
     params: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     search_errors: Mapping[str, str] = field(default_factory=dict)
@@ -82,17 +86,13 @@ def checked_month(text: str, universe: Universe, *, today: dt.date | None = None
 
 def last_complete_month(store: BarStore, universe: Universe, symbols: Iterable[str]) -> str:
     """The latest month whose last session is stored for at least one of the symbols."""
-    import pandas as pd
-
-    from retrain_assets.market.calendar import month_cut
+    from retrain_assets.market.calendar import last_final_month
 
     found = []
     for symbol in symbols:
         sessions = pd.DatetimeIndex(store.read(symbol)["session"])
-        last = f"{sessions[-1]:%Y-%m}"
         calendar = universe.stock(symbol, stored=[symbol]).calendar
-        cut = month_cut(last, sessions, calendar, symbol=symbol)
-        found.append(str(pd.Period(last, freq="M") - 1) if cut.provisional else last)
+        found.append(last_final_month(sessions, calendar, symbol=symbol))
     return max(found)
 
 
@@ -106,7 +106,9 @@ def run_stocks(
     """Run one stock after the other and yield what came of each; Ctrl-C ends them all."""
     register_stocks(instance, symbols)
     job = defs.resolve_job_def(work.job)
-    models: Models = (defs.resources or {})["models"]
+    resources = defs.resources or {}
+    models: Models = resources["models"]
+    home = Home(Path(resources["reports"].home))
     for symbol in symbols:
         asked = work.on(models.store(), month, symbol)
         result = job.execute_in_process(
@@ -114,7 +116,7 @@ def run_stocks(
             partition_key=partition_key(month, symbol),
             run_config=asked.run_config(),
             asset_selection=[dg.AssetKey(name) for name in asked.assets()],
-            tags=_tags(),
+            tags=_tags() | {WORK_TAG: work_digest(home, month, symbol, work)},
             raise_on_error=False,
         )
         if _interrupted(result):
@@ -131,6 +133,7 @@ def _outcome(symbol: str, result: dg.ExecuteInProcessResult, work: Work) -> Outc
         symbol,
         result.run_id,
         record=result.output_for_node("comparison") if "comparison" in done else None,
+        champion=result.output_for_node("champion") if "champion" in done else None,
         params={n: result.output_for_node(asset) for n, asset in searches.items() if asset in done},
         error=others[0] if others else None,
         search_errors={n: why[asset] for n, asset in searches.items() if asset in why},
@@ -149,24 +152,59 @@ def summarise(
     outcomes: of the stocks that ran; those that failed are listed. Raises BadInput with the
     reason when a summary itself fails.
     """
-    names = work.summaries()
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "comparison_summary": {"failed": {o.symbol: o.error for o in outcomes if o.error}},
         "params_summary": {
             "failed": {name: _not_searched(outcomes, name) for name in work.searched}
         },
     }
+    return materialize(defs, instance, month, work.summaries(), config)
+
+
+def materialize(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    month: str,
+    names: Sequence[str],
+    config: Mapping[str, Mapping[str, Any]],
+) -> list[Path]:
+    """Make some of a month's summaries and return their files.
+
+    config: by name, of those that take any. Raises BadInput with the reason when one fails.
+    """
     result = defs.resolve_job_def(SUMMARISE_MONTH).execute_in_process(
         instance=instance,
         partition_key=month,
-        run_config={"ops": {name: {"config": config[name]} for name in names}, "loggers": QUIET},
+        run_config={
+            "ops": {name: {"config": config[name]} for name in names if name in config},
+            "loggers": QUIET,
+        },
         asset_selection=[dg.AssetKey(name) for name in names],
         tags=_tags(),
         raise_on_error=False,
     )
-    for reason in why_failed(result, names).values():
-        raise BadInput(f"the summary of {month} was not written: {reason}")
+    for why in why_failed(result, names).values():
+        raise BadInput(f"the summary of {month} was not written: {why}")
     return [Path(file) for name in names for file in result.output_for_node(name).values()]
+
+
+def work_digest(home: Home, month: str, symbol: str, work: Work) -> str:
+    """Digest of what a run is asked for and of what it works with: bars and library versions.
+
+    Of the bars those up to the month's end count.
+    """
+    from retrain_assets.market.bars import content_hash
+    from retrain_assets.training.adapters import library_versions
+
+    bars = BarStore(home.market).read(symbol)
+    before = bars[bars["session"] < str(pd.Period(month, freq="M").end_time)]
+    asked = {
+        "assets": work.assets(),
+        "config": work.run_config(),
+        "bars": content_hash(before),
+        "versions": library_versions(),
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _not_searched(outcomes: Iterable[Outcome], family_name: str) -> dict[str, str]:
@@ -180,31 +218,19 @@ def why_failed(result: dg.ExecuteInProcessResult, assets: Iterable[str]) -> dict
     """Why each asset failed, in the words of whoever raised it; a check fails its asset."""
     why: dict[str, str] = {}
     for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            reason = f"check {check.check_name}: {check.description}"
-            why.setdefault(check.asset_key.to_user_string(), reason)
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+            told = f"check {check.check_name}: {check.description}"
+            why.setdefault(check.asset_key.to_user_string(), told)
     for event in result.get_step_failure_events():
-        # The step of a check has a name that begins with its asset's.
-        step = str(event.step_key)
-        owner = max((name for name in assets if step.startswith(name)), key=len, default=step)
-        why.setdefault(owner, _reason(event.step_failure_data))
-    return why if why or result.success else {"": _SILENT}
-
-
-def _reason(failure: StepFailureData) -> str:
-    if failure.user_failure_data and failure.user_failure_data.description:
-        return str(failure.user_failure_data.description)
-    return _root(failure.error).message.strip() if failure.error else _SILENT
-
-
-def _root(error: SerializableErrorInfo) -> SerializableErrorInfo:
-    return _root(error.cause) if error.cause else error
+        step = step_owner(str(event.step_key), assets)
+        why.setdefault(step, failure_reason(event.step_failure_data))
+    return why if why or result.success else {"": SILENT}
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
     """Whether Ctrl-C ended the run: Dagster records it as a failure of the step."""
     failures = [event.step_failure_data for event in result.get_step_failure_events()]
-    names = {_root(failure.error).cls_name for failure in failures if failure.error}
+    names = {root_error(failure.error).cls_name for failure in failures if failure.error}
     return "DagsterExecutionInterruptedError" in names
 
 

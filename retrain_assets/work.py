@@ -152,7 +152,7 @@ class Options:
 
     @property
     def job(self) -> str:
-        """Everything from bars to comparison."""
+        """Everything from bars to what is promoted."""
         return RETRAIN_STOCK
 
     @property
@@ -164,15 +164,16 @@ class Options:
         """Names of one stock's assets in the order they run."""
         adapters = [adapter_name(name) for name in self.families]
         searches = [params_name(name) for name in self.searched]
-        return ["market_bars", "baseline_metrics", *adapters, *searches, "comparison"]
+        decided = ["comparison", "champion", "live_performance"]
+        return ["market_bars", "baseline_metrics", *adapters, *searches, *decided]
 
     def on(self, store: ModelStore, month: str, symbol: str) -> Options:
         """The same for every stock: what is needed is trained."""
         return self
 
     def summaries(self) -> list[str]:
-        """Both; parameters of an adapter that has been replaced are said to be so."""
-        return ["comparison_summary", "params_summary"]
+        """All; parameters of an adapter that has been replaced are said to be so."""
+        return ["comparison_summary", "params_summary", "regression_report", "guide_files"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""

@@ -53,10 +53,13 @@ def test_both_families_are_trained_searched_and_compared(
     home, outcome = done
     assert outcome.failures == []
     assert outcome.record is not None
-    names = {"naive"} | {f"{f}.{v}" for f in families() for v in ("zero_shot", "adapter")}
+    variants = ("zero_shot", "adapter", "chosen")
+    names = {"naive", "drift", "auto_ets", *(f"{f}.{v}" for f in families() for v in variants)}
     assert set(outcome.record["latency_s"]) == names
     assert {row["candidate"] for row in outcome.record["scores"]} == names
     assert set(outcome.record["p_values"]) == names - {"naive"}
+    assert outcome.champion is not None
+    assert set(outcome.champion["families"]) == set(families())
     assert set(outcome.params) == set(families())
     assert set(outcome.params["toto"]["chosen"]) == {"temperature", "use_past_values"}
     assert outcome.params["toto"]["summary"]["settings"] == 4
@@ -105,7 +108,8 @@ def test_one_family_alone_is_retrained_with_the_same_result(
     after = read_json(home.assets / "toto_adapter" / MONTH / "AAA.json")
     assert (after["digest"], after["folder"]) == (before["digest"], before["folder"])
     assert again.params["toto"]["digest"] == outcome.params["toto"]["digest"]
-    assert set(again.record["latency_s"]) == {"naive", "toto.zero_shot", "toto.adapter"}
+    own = {f"toto.{variant}" for variant in ("zero_shot", "adapter", "chosen")}
+    assert set(again.record["latency_s"]) == {"naive", "drift", "auto_ets", *own}
 
 
 def test_a_validation_of_both_takes_the_families_a_stock_has(finished: Finished) -> None:

@@ -13,8 +13,10 @@ import retrain_assets
 PACKAGE = Path(retrain_assets.__file__).parent
 LOWER = ("market", "models", "training", "evaluation")
 UPPER = (
-    *("defs", "definitions", "launcher", "home", "universe"),
+    *("defs", "definitions", "launcher", "home", "universe", "live", "serving", "served"),
+    *("export", "export_contents", "export_files", "export_training"),
     *("cli", "display", "opened", "options", "pages", "runs", "supplies", "work", "workers"),
+    *("decisions", "walk", "running", "followups"),
 )
 FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
 # A GPU machine that runs only the training needs no more than these.

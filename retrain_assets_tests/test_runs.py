@@ -26,7 +26,8 @@ from retrain_assets.work import Options
 from retrain_assets_tests.finished import QUICK, Finished, ran
 from retrain_assets_tests.installed import MONTH
 
-CANDIDATES = {"naive", "kronos.zero_shot", "kronos.adapter"}
+BASELINES = {"naive", "drift", "auto_ets"}
+CANDIDATES = BASELINES | {f"kronos.{variant}" for variant in ("zero_shot", "adapter", "chosen")}
 
 
 def adapter(home: Home, symbol: str, month: str = MONTH) -> dict[str, Any]:
@@ -56,8 +57,14 @@ def test_a_record_scores_every_candidate_at_both_horizons(finished: Finished) ->
 
 
 def test_the_summary_lists_what_succeeded_and_what_failed(finished: Finished) -> None:
-    file, _ = finished.files
-    assert file.name == "comparison_summary_h16.json"
+    names = [file.name for file in finished.files]
+    assert names == [
+        "comparison_summary_h16.json",
+        "hyperparameter_validation_results.json",
+        "regression_analysis.json",
+        "export",
+    ]
+    file = finished.files[0]
     summary = json.loads(file.read_text())
     assert summary["month"] == MONTH
     assert set(summary["results"]) == {"AAA", "BBB", "SHORT"}
@@ -113,20 +120,21 @@ def test_the_instance_knows_every_partition_check_and_version(finished: Finished
             finished.outcomes["AAA"].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
         )
         passed = {e.dagster_event.event_specific_data.check_name for e in checks}
-        assert passed == {"bars_are_valid", "adapter_reloads", "params_reproduce"}
+        assert passed == {"bars_are_valid", "adapter_reloads", "params_reproduce", "live_drift"}
 
 
 def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) -> None:
-    shutil.copytree(finished.home.assets, home.assets)
+    for folder in ("assets", "models", "production"):
+        shutil.copytree(finished.home.root / folder, home.root / folder)
     stale = home.results / "comparison_results" / MONTH / "comparison_summary_h64.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
     with dg.DagsterInstance.get() as instance:
         runs.register_stocks(instance, ["AAA"])
-        file, other = runs.summarise(build_definitions(home), instance, MONTH, [], QUICK)
+        file, other, *_ = runs.summarise(build_definitions(home), instance, MONTH, [], QUICK)
     assert set(json.loads(file.read_text())["results"]) == {"AAA"}
     assert [entry["stock"] for entry in json.loads(other.read_text())] == ["AAA"]
-    assert list(stale.parent.glob("*.json")) == [file]
+    assert list(stale.parent.glob("comparison_summary_*.json")) == [file]
 
 
 def test_the_universe_file_says_which_base_is_retrained(home: Home) -> None:
@@ -152,7 +160,7 @@ def test_a_warm_start_begins_with_the_previous_months_adapter(
 def unmeasured(value: Any) -> Any:
     """A record without what the clock, the calendar and chance put into it."""
     if isinstance(value, dict):
-        skipped = {"measured", "latency_s", "timestamp"}
+        skipped = {"measured", "latency_s", "latency_p95_s", "timestamp"}
         return {k: unmeasured(v) for k, v in value.items() if k not in skipped}
     return [unmeasured(v) for v in value] if isinstance(value, list) else value
 

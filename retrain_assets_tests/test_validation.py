@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,14 +186,16 @@ def checked(home: Home) -> str:
     return reason
 
 
-def test_a_search_and_a_comparison_do_not_need_each_other(home: Home) -> None:
+def test_a_search_that_fails_stops_what_would_use_its_choice(home: Home) -> None:
     hot = replace(QUICK, search=Search(grid={"temperature": (-1.0,)}))
     outcome = ran(home, "AAA", work=hot)["AAA"]
-    assert outcome.record is not None
+    assert outcome.record is None
     assert outcome.error is None
     (reason,) = outcome.failures
     assert reason.startswith("kronos_params: Kronos setting 'temperature' must be a number above 0")
-    shutil.rmtree(home.results)
+
+
+def test_a_comparison_that_fails_leaves_the_search(home: Home) -> None:
     home.results.mkdir()
     (home.results / "comparison_results").write_text("in the way")
     outcome = ran(home, "AAA")["AAA"]

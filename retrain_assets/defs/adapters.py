@@ -85,7 +85,7 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
             )
             with _tracked(context, tracking, training, device.threads) as run:
                 record = training.train(
-                    report=_reporter(context, run), notes={"mlflow_run": run.id}
+                    report=epoch_reporter(context, run), notes={"mlflow_run": run.id}
                 )
                 run.log_metrics([(record.metrics["best_epoch"], _losses(record))])
                 run.log_folder(models.store().path(record))
@@ -191,7 +191,9 @@ def _tracked(
         yield run
 
 
-def _reporter(context: dg.AssetExecutionContext, run: TrackedRun) -> "Callable[[Progress], None]":
+def epoch_reporter(
+    context: dg.AssetExecutionContext, run: TrackedRun
+) -> "Callable[[Progress], None]":
     """A callback that writes each epoch to the log and to MLflow, and shows what is between."""
 
     def report(now: "Progress") -> None:

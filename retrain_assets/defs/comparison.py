@@ -1,32 +1,36 @@
-"""Last stage: adapter, untouched base and naive on the same test origins, per stock and month."""
+"""Fifth stage: every contender forecasts the same origins of one stock and month."""
 
-import datetime as dt
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from retrain_assets.defs.adapters import GPU, adapter_name
+from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
-from retrain_assets.defs.partitions import month, month_and_symbol, month_stock
+from retrain_assets.defs.partitions import month_and_symbol, month_before, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
+from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Device, Models, Reports
-from retrain_assets.errors import BadInput
+from retrain_assets.errors import BadInput, CheckpointError
 from retrain_assets.files import atomic_file, write_json
-from retrain_assets.models.forecaster import families, family
+from retrain_assets.models.forecaster import Forecaster, families, family
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from retrain_assets.evaluation.comparison import Candidate, Comparison
+    from retrain_assets.evaluation.contenders import Contenders
     from retrain_assets.evaluation.report import StockRecord
     from retrain_assets.evaluation.splits import Split
+    from retrain_assets.evaluation.versions import Version
     from retrain_assets.training.adapters import AdapterRecord
 
-_ADAPTERS = {adapter_name(name): name for name in families()}
+_OPTIONAL = {"allow_missing_partitions": True}  # a family that was not trained is left out
+_INPUTS = [name(f) for f in families() for name in (adapter_name, params_name, refined_name)]
 
 
 class ComparisonConfig(dg.Config):
@@ -38,25 +42,13 @@ class ComparisonConfig(dg.Config):
     seed: int = Field(0, ge=0, description="Seed of every sampled forecast.")
 
 
-class SummaryConfig(dg.Config):
-    """What a summary says beside what it finds."""
-
-    failed: dict[str, str] = Field(
-        default_factory=dict, description="Stocks that failed, and why; listed in the files."
-    )
-
-
 @dg.asset(
     partitions_def=month_stock,
     group_name="comparison",
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool=GPU,
-    ins={
-        # A family that was not trained this month is left out, not an error.
-        name: dg.AssetIn(metadata={"allow_missing_partitions": True})
-        for name in _ADAPTERS
-    },
+    ins={name: dg.AssetIn(metadata=_OPTIONAL) for name in _INPUTS},
 )
 def comparison(
     context: dg.AssetExecutionContext,
@@ -66,43 +58,160 @@ def comparison(
     models: Models,
     device: Device,
     reports: Reports,
-    **adapters: dict[str, Any] | None,
+    **records: dict[str, Any] | None,
 ) -> dg.Output[dict[str, Any]]:
-    """Naive, each base as published and each adapter forecast the same origins of one stock.
+    """All contenders forecast the same origins of one stock, at two horizons.
 
-    Two horizons: the holdout's sessions and the plan's prediction length. The record holds
-    errors, skill over naive, latency and the verdict; every forecast lies beside the month's
-    summary as Parquet.
+    Naive, drift and AutoETS; of each family the base as published, the adapter with published and
+    with chosen settings, the best rung of a refined stock, and last month's candidate. A stock's
+    month has three test origins, so the winner is normally a tie. The record holds errors, skill
+    over naive, latency and the verdict; a report in words and every forecast lie beside the
+    month's summary.
     """
-    from retrain_assets.evaluation import metrics, report, significance
-    from retrain_assets.evaluation.comparison import candidate_names, compare, occasions
+    from retrain_assets.evaluation.stock_report import stock_text
 
     with failing_plainly(), device.lease() as where:
-        records = _chosen(adapters, config.families, market_bars)
-        split, candidates = _common_split(records), _candidates(records, models, where)
-        compared = compare(
-            market_bars.bars,
-            split,
-            candidates,
-            symbol=market_bars.symbol,
-            seed=config.seed,
-            report=_reporter(context, len(candidates) * len(occasions(split))),
-        )
-        names = candidate_names(compared.forecasts)
-        record = report.stock_record(
-            metrics.scores(compared.forecasts, names),
-            significance.winner(compared.forecasts, names),
-            symbol=market_bars.symbol,
-            bars=split.n_bars,
-            difficulty=baseline_metrics["difficulty"],
-            plan_horizon=split.horizon,
-            holdout_days=split.holdout_days,
-            latency_s=compared.latency_s,
-        )
+        adapters = _adapters(records, config.families, market_bars)
+        split = _common_split(adapters)
+        found = _contenders(adapters, records, market_bars, reports, config.seed)
+        candidates = _candidates(found, split, models, where)
+        compared = _compared(context, market_bars, split, candidates, config.seed)
+        record = _record(compared, found, split, market_bars, baseline_metrics, models, config.seed)
         folder = reports.comparisons(market_bars.month)
         file = _write_forecasts(compared, folder / f"{market_bars.symbol}_forecasts.parquet")
+        text = stock_text(record)
+        _write_text(text, folder / f"{market_bars.symbol}_comparison.txt")
+        write_json(reports.comparison(market_bars.month, market_bars.symbol), dict(record))
+    for note in found.notes:
+        tell(context, note)
     tell(context, f"winner: {record['winner']}", 1.0)
-    return dg.Output(dict(record), metadata=_metadata(record, file))
+    return dg.Output(dict(record), metadata=_metadata(record, text, file))
+
+
+def _adapters(
+    records: Mapping[str, dict[str, Any] | None], wanted: list[str], view: PartitionBars
+) -> "list[AdapterRecord]":
+    """The adapters to compare, all trained on the very bars that are at hand."""
+    from retrain_assets.training.adapters import AdapterRecord
+
+    for name in wanted:
+        family(name)
+    found = {f: record for f in families() if (record := records[adapter_name(f)]) is not None}
+    missing = [name for name in wanted if name not in found]
+    if missing or not found:
+        names = ", ".join(adapter_name(name) for name in missing or families())
+        raise BadInput(f"no adapter of {view.symbol} {view.month}: materialize {names} first")
+    adapters = [AdapterRecord.from_json(found[name]) for name in wanted or found]
+    for adapter in adapters:
+        if adapter.bars_hash != view.hash:
+            raise BadInput(
+                f"the {adapter.family} adapter of {view.symbol} {view.month} was trained on other "
+                f"bars: materialize {adapter_name(adapter.family)} again"
+            )
+    return adapters
+
+
+def _common_split(adapters: "list[AdapterRecord]") -> "Split":
+    """The split whose origins all adapters share; contexts may differ."""
+    from retrain_assets.evaluation.comparison import occasions
+    from retrain_assets.evaluation.splits import Split
+
+    splits = [Split.from_json(adapter.split) for adapter in adapters]
+    if len({occasions(split) for split in splits}) > 1:
+        names = ", ".join(adapter_name(adapter.family) for adapter in adapters)
+        raise BadInput(f"{names} were trained with different splits: materialize them again")
+    return splits[0]
+
+
+def _contenders(
+    adapters: "list[AdapterRecord]",
+    records: Mapping[str, dict[str, Any] | None],
+    view: PartitionBars,
+    reports: Reports,
+    seed: int,
+) -> "Contenders":
+    """Who takes part beside the baselines."""
+    from retrain_assets.evaluation.contenders import gather
+    from retrain_assets.evaluation.params import ParamsRecord
+    from retrain_assets.evaluation.refinement import Refinement
+
+    searches, ladders = {}, {}
+    for name in families():
+        if (search := records[params_name(name)]) is not None:
+            searches[name] = ParamsRecord.from_json(search)
+        if (ladder := records[refined_name(name)]) is not None:
+            ladders[name] = Refinement.from_json(ladder)
+    last_month = _last_month(view, reports)
+    return gather(adapters, searches, ladders, last_month, bars=view.bars, seed=seed)
+
+
+def _last_month(view: PartitionBars, reports: Reports) -> "dict[str, Version]":
+    """Candidates of the stock's comparison one month earlier, by family, if there was one."""
+    from retrain_assets.evaluation.versions import Version
+
+    earlier = reports.comparison_record(month_before(view.month), view.symbol)
+    found = {} if earlier is None else earlier["candidates"]
+    return {name: Version.from_json(entry["version"]) for name, entry in found.items()}
+
+
+def _candidates(
+    found: "Contenders", split: "Split", models: Models, device: str
+) -> "list[Candidate]":
+    """Baselines and contenders, loaded; one whose files are gone is left out with a note.
+
+    Only last month's may be: what this month made has to be there.
+    """
+    from retrain_assets.evaluation.comparison import AUTO_ETS, DRIFT, NAIVE, Candidate
+    from retrain_assets.models.naive import NaiveForecaster
+    from retrain_assets.models.statistical import auto_ets, drift
+
+    baselines: dict[str, Forecaster] = {
+        NAIVE: NaiveForecaster(),
+        DRIFT: drift(),
+        AUTO_ETS: auto_ets(),
+    }
+    context = max(version.context for version in found.versions.values())
+    longest = min(context, split.holdout_origins("selection")[0] + 1)
+    candidates = [Candidate(name, one, {}, longest) for name, one in baselines.items()]
+    # The adapter serves with published and with chosen settings: it is loaded once.
+    loaded: dict[str, Any] = {}
+    for name, version in list(found.versions.items()):
+        key = _model_key(version)
+        try:
+            loaded[key] = loaded.get(key) or models.forecaster(version, name, device)
+        except CheckpointError as error:
+            if not name.endswith(".last_month"):
+                raise
+            found.notes.append(f"{name} is left out: {error}")
+            del found.versions[name]
+            continue
+        candidates.append(Candidate(name, loaded[key], version.settings, version.context))
+    return candidates
+
+
+def _model_key(version: "Version") -> str:
+    """Equal for versions that the same forecaster serves: they differ in settings alone."""
+    adapter = None if version.adapter is None else version.adapter["digest"]
+    return repr((version.family, version.base, adapter, sorted(version.options.items())))
+
+
+def _compared(
+    context: dg.AssetExecutionContext,
+    view: PartitionBars,
+    split: "Split",
+    candidates: "list[Candidate]",
+    seed: int,
+) -> "Comparison":
+    from retrain_assets.evaluation.comparison import compare, occasions
+
+    return compare(
+        view.bars,
+        split,
+        candidates,
+        symbol=view.symbol,
+        seed=seed,
+        report=_reporter(context, len(candidates) * len(occasions(split))),
+    )
 
 
 def _reporter(context: dg.AssetExecutionContext, lines: int) -> Callable[[str], None]:
@@ -111,65 +220,74 @@ def _reporter(context: dg.AssetExecutionContext, lines: int) -> Callable[[str], 
     count = itertools.count()
 
     def report(line: str) -> None:
-        tell(context, line.removeprefix(f"{symbol}: "), min(1.0, next(count) / lines))
+        done = min(1.0, next(count) / lines)
+        tell(context, line.removeprefix(f"{symbol}: "), done, minor=True)
 
     return report
 
 
-def _chosen(
-    adapters: dict[str, dict[str, Any] | None], wanted: list[str], view: PartitionBars
-) -> "list[AdapterRecord]":
-    """The adapters to compare, all trained on the very bars that are at hand."""
-    from retrain_assets.training.adapters import AdapterRecord
+def _record(
+    compared: "Comparison",
+    found: "Contenders",
+    split: "Split",
+    view: PartitionBars,
+    baseline: dict[str, Any],
+    models: Models,
+    seed: int,
+) -> "StockRecord":
+    """Scores, verdict, losses by origin, and which version is this month's candidate."""
+    from retrain_assets.evaluation import metrics, report, significance
+    from retrain_assets.evaluation.comparison import candidate_names
+    from retrain_assets.training.adapters import library_versions
 
-    for name in wanted:
-        family(name)
-    found = {_ADAPTERS[name]: value for name, value in adapters.items() if value is not None}
-    missing = [name for name in wanted if name not in found]
-    if missing or not found:
-        names = ", ".join(adapter_name(name) for name in missing or families())
-        raise BadInput(f"no adapter of {view.symbol} {view.month}: materialize {names} first")
-    records = [AdapterRecord.from_json(found[name]) for name in wanted or found]
-    for record in records:
-        if record.bars_hash != view.hash:
-            raise BadInput(
-                f"the {record.family} adapter of {view.symbol} {view.month} was trained on other "
-                f"bars: materialize {adapter_name(record.family)} again"
-            )
-    return records
+    names = candidate_names(compared.forecasts)
+    searched = {name: _searched_p(name, found, compared, models, seed) for name in found.searched}
+    return report.stock_record(
+        metrics.scores(
+            compared.forecasts,
+            names,
+            scale={view.symbol: metrics.one_step_scale(view.bars, split)},
+        ),
+        significance.winner(compared.forecasts, names, searched=searched),
+        symbol=view.symbol,
+        month=view.month,
+        cut=f"{view.cut:%Y-%m-%d}",
+        provisional=view.provisional,
+        bars_hash=view.hash,
+        seed=seed,
+        versions=library_versions(),
+        bars=split.n_bars,
+        difficulty=baseline["difficulty"],
+        plan_horizon=split.horizon,
+        holdout_days=split.holdout_days,
+        latency_s=compared.latency_s,
+        latency_p95_s=compared.latency_p95_s,
+        losses={
+            "selection": metrics.origin_table(compared.forecasts, names, segment="selection"),
+            "test": metrics.origin_table(compared.forecasts, names, segment="test"),
+        },
+        candidates=found.candidate_versions(),
+        zero_shot=found.of_variant("zero_shot"),
+        last_month=found.of_variant("last_month"),
+        tried=found.tried,
+        notes=found.notes,
+    )
 
 
-def _common_split(records: "list[AdapterRecord]") -> "Split":
-    """The split whose origins all adapters share; contexts may differ."""
-    from retrain_assets.evaluation.comparison import occasions
-    from retrain_assets.evaluation.splits import Split
+def _searched_p(
+    name: str, found: "Contenders", compared: "Comparison", models: Models, seed: int
+) -> float:
+    """p of the best of all settings a family tried having no less error than naive by chance."""
+    from retrain_assets.evaluation.choice import spa_p_value
+    from retrain_assets.evaluation.comparison import NAIVE
+    from retrain_assets.evaluation.params import tried_losses
+    from retrain_assets.evaluation.significance import origin_losses
 
-    splits = [Split.from_json(record.split) for record in records]
-    if len({occasions(split) for split in splits}) > 1:
-        names = ", ".join(adapter_name(record.family) for record in records)
-        raise BadInput(f"{names} were trained with different splits: materialize them again")
-    return splits[0]
-
-
-def _candidates(records: "list[AdapterRecord]", models: Models, device: str) -> "list[Candidate]":
-    """Naive, and of each family the base with its published settings and the adapter."""
-    from retrain_assets.evaluation.comparison import NAIVE, Candidate, candidate_name
-    from retrain_assets.models.naive import NaiveForecaster
-    from retrain_assets.training.adapters import load_adapted
-
-    context = records[0].split["context"]
-    found = [Candidate(NAIVE, NaiveForecaster(), {}, context)]
-    for record in records:
-        own, bases = family(record.family), models.bases
-        loaded = {
-            "zero_shot": own.load(record.base, checkpoints=bases, device=device),
-            "adapter": load_adapted(record, store=models.store(), checkpoints=bases, device=device),
-        }
-        for variant in ("zero_shot", "adapter"):
-            name = candidate_name(record.family, variant)
-            forecaster = own.forecaster(loaded[variant], name=name)
-            found.append(Candidate(name, forecaster, own.default_settings, record.split["context"]))
-    return found
+    losses = origin_losses(compared.forecasts, [NAIVE], segment="selection")
+    naive = losses.droplevel("unique_id")[NAIVE]
+    folders = [models.store().root / folder for folder in found.tried[name.split(".")[0]]]
+    tried = tried_losses(folders, relative_to=naive / naive)
+    return spa_p_value(tried.to_numpy(), naive.to_numpy(), seed=seed)
 
 
 def _write_forecasts(compared: "Comparison", file: "Path") -> "Path":
@@ -178,8 +296,13 @@ def _write_forecasts(compared: "Comparison", file: "Path") -> "Path":
     return file
 
 
-def _metadata(record: "StockRecord", forecasts: "Path") -> dict[str, Any]:
-    """What the page of one partition shows: winner, skills, every score, the forecasts' file."""
+def _write_text(text: str, file: "Path") -> None:
+    with atomic_file(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _metadata(record: "StockRecord", text: str, forecasts: "Path") -> dict[str, Any]:
+    """What the page of one partition shows: winner, skills, the report, the forecasts' file."""
     from retrain_assets.evaluation.comparison import NAIVE
 
     skills = {
@@ -193,67 +316,7 @@ def _metadata(record: "StockRecord", forecasts: "Path") -> dict[str, Any]:
         "winner": record["winner"],
         "reason": record["reason"],
         **skills,
+        "report": dg.MetadataValue.md(f"```\n{text}\n```"),
         "scores": dg.MetadataValue.table([dg.TableRecord(row) for row in record["scores"]]),
         "forecasts": dg.MetadataValue.path(forecasts),
     }
-
-
-@dg.asset(
-    partitions_def=month,
-    group_name="comparison",
-    kinds={"json"},
-    owners=OWNERS,
-    ins={
-        "comparison": dg.AssetIn(metadata={"allow_missing_partitions": True, "by_partition": True})
-    },
-)
-def comparison_summary(
-    context: dg.AssetExecutionContext,
-    config: SummaryConfig,
-    comparison: dict[str, Any],
-    reports: Reports,
-) -> dg.Output[dict[str, str]]:
-    """All stocks of a month that have a comparison, in one JSON file per plan horizon.
-
-    Stocks without one are left out; a file of a horizon that no stock has any more is removed.
-    """
-    from retrain_assets.evaluation import report
-
-    records = sorted(comparison.values(), key=lambda record: record["symbol"])
-    key = str(context.partition_key)
-    stamp = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    contents = report.comparison_summary(key, records, failed=config.failed, timestamp=stamp)
-    folder = reports.comparisons(key)
-    written = {folder / f"comparison_summary_h{h}.json": value for h, value in contents.items()}
-    for stale in set(folder.glob("comparison_summary_h*.json")) - set(written):
-        stale.unlink()
-    for file, content in written.items():
-        write_json(file, content)
-    context.log.info(f"{len(records)} stocks in {len(written)} files in {folder}")
-    return dg.Output(
-        {str(h): str(f) for h, f in zip(contents, written, strict=True)},
-        metadata={
-            "stocks": len(records),
-            "table": dg.MetadataValue.md(_markdown(records)),
-            "folder": dg.MetadataValue.path(folder),
-        },
-    )
-
-
-def _markdown(records: "list[StockRecord]") -> str:
-    """Skill of every candidate on the test holdout by stock, as a Markdown table."""
-    rows = [
-        "| stock | bars | difficulty | winner | test MAE % |",
-        "| --- | ---: | --- | --- | --- |",
-    ]
-    for record in records:
-        scores = ", ".join(
-            f"{row['candidate']} {row['mae_pct']:.2f}"
-            for row in record["scores"]
-            if (row["segment"], row["scope"]) == ("test", "holdout")
-        )
-        rows.append(
-            f"| {record['symbol']} | {record['bars']} | {record['difficulty']} "
-            f"| {record['winner']} | {scores} |"
-        )
-    return "\n".join(rows)

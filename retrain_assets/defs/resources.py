@@ -6,22 +6,28 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
 
 from retrain_assets.defs.io import BarsView, JsonRecords
 from retrain_assets.defs.tracking import Tracking
 from retrain_assets.errors import BadInput
+from retrain_assets.files import checked_symbol, read_json, write_json
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore
-from retrain_assets.models.forecaster import ModelFamily, base_for
+from retrain_assets.models.forecaster import Forecaster, ModelFamily, base_for
 from retrain_assets.universe import Stock, Universe
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
+    from retrain_assets.evaluation.production import ProductionStore
+    from retrain_assets.evaluation.refinement import Refinement
+    from retrain_assets.evaluation.report import StockRecord
+    from retrain_assets.evaluation.versions import Version
     from retrain_assets.training.adapters import AdapterRecord, ModelStore
 
 THREADS = 1
@@ -41,6 +47,13 @@ class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own 
     def stock(self, symbol: str) -> Stock:
         """Calendar and overrides of a symbol, read anew so that an edit takes effect at once."""
         return Universe.load(Path(self.universe)).stock(symbol, stored=[symbol])
+
+    def last_final_month(self, symbol: str) -> str:
+        """The latest month whose last session is stored."""
+        from retrain_assets.market.calendar import last_final_month
+
+        sessions = pd.DatetimeIndex(self.store().read(symbol)["session"])
+        return last_final_month(sessions, self.stock(symbol).calendar, symbol=symbol)
 
     def base(self, own: ModelFamily, asked: str | None, device: str) -> str:
         """The base of a family to retrain: as asked, else the universe's, else the bundled one."""
@@ -69,6 +82,32 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
     def bases(self) -> Path:
         """Folder of the base models."""
         return Path(self.checkpoints)
+
+    def forecaster(self, version: Version, name: str, device: str) -> Forecaster:
+        """A version as a forecaster called `name`; raises CheckpointError if files are amiss."""
+        from retrain_assets.evaluation.versions import version_forecaster
+
+        return version_forecaster(
+            version, name=name, store=self.store(), checkpoints=self.bases, device=device
+        )
+
+    def ladder(self, policy: AdapterRecord) -> Refinement | None:
+        """How far the ladder that begins with an adapter was climbed, None if it was not."""
+        from retrain_assets.evaluation.refinement import Refinement
+
+        file = self._ladder_file(policy)
+        if not file.exists():
+            return None
+        known = Refinement.from_json(read_json(file))
+        return known if known.policy == policy.digest else None
+
+    def write_ladder(self, policy: AdapterRecord, ladder: Refinement) -> None:
+        """Keep a ladder, so that an interrupted run goes on with the next rung."""
+        write_json(self._ladder_file(policy), ladder.to_json())
+
+    def _ladder_file(self, policy: AdapterRecord) -> Path:
+        store = self.store()
+        return store.partition_folder(policy.family, policy.month, policy.symbol) / "ladder.json"
 
 
 class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
@@ -138,14 +177,57 @@ class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's o
     """Where reports for people and scripts are written."""
 
     root: str = Field(description="Folder of the reports.")
+    home: str = Field(description="The data folder.")
 
     def comparisons(self, month: str) -> Path:
         """Folder of one month's comparison summaries."""
         return Path(self.root) / "comparison_results" / month
 
+    def comparison(self, month: str, symbol: str) -> Path:
+        """File of one stock's comparison."""
+        return self.comparisons(month) / f"{checked_symbol(symbol)}_comparison.json"
+
+    def comparison_record(self, month: str, symbol: str) -> StockRecord | None:
+        """One stock's comparison of a month, None if there is none."""
+        file = self.comparison(month, symbol)
+        return cast("StockRecord", read_json(file)) if file.exists() else None
+
+    def earlier_comparisons(self, month: str) -> list[StockRecord]:
+        """Comparisons of all stocks in the months before, ascending."""
+        folder = Path(self.root) / "comparison_results"
+        files = sorted(folder.glob("*/*_comparison.json"))
+        return [cast("StockRecord", read_json(f)) for f in files if f.parent.name < month]
+
     def validations(self, month: str) -> Path:
         """Folder of one month's chosen parameters."""
         return Path(self.root) / "validation_results" / month
+
+    def live(self, month: str, symbol: str) -> Path:
+        """File of one stock's live record of a month."""
+        return Path(self.root) / "live" / month / f"{checked_symbol(symbol)}.json"
+
+    def live_records(self, symbol: str, *, before: str) -> list[dict[str, Any]]:
+        """Live records of a stock in the months before one, ascending; months without are left
+        out."""
+        files = sorted((Path(self.root) / "live").glob(f"*/{checked_symbol(symbol)}.json"))
+        records = [read_json(file) for file in files if file.parent.name < before]
+        return [record for record in records if record["entries"]]
+
+    def regressions(self, month: str) -> Path:
+        """Folder of one month's regression report."""
+        return Path(self.root) / "regression" / month
+
+
+class Production(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
+    """What is in production, and every decision that was taken."""
+
+    root: str = Field(description="Folder of the champions, one a stock.")
+
+    def store(self) -> ProductionStore:
+        """The store of champions and decisions."""
+        from retrain_assets.evaluation.production import ProductionStore
+
+        return ProductionStore(Path(self.root))
 
 
 def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:
@@ -165,7 +247,8 @@ def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:
             uri=os.environ.get("MLFLOW_TRACKING_URI") or database,
             artifacts=str(home.tracking / "artifacts"),
         ),
-        "reports": Reports(root=str(home.results)),
+        "reports": Reports(root=str(home.results), home=str(home.root)),
+        "production": Production(root=str(home.production)),
     }
 
 

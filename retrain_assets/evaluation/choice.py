@@ -84,12 +84,19 @@ def paired_test(
     return np.where(same, 1.0, p_values), np.asarray(errors)
 
 
-def spa_p_value(losses: NDArray[np.float64], default: NDArray[np.float64], *, seed: int) -> float:
+def spa_p_value(
+    losses: NDArray[np.float64],
+    default: NDArray[np.float64],
+    *,
+    seed: int,
+    repetitions: int = SPA_REPETITIONS,
+) -> float:
     """p of "no setting has a lower expected loss than the default", however many were tried.
 
     losses: (origin, setting) of the distinct settings. default: (origin,), the benchmark.
     Hansen's test of superior predictive ability (Journal of Business & Economic Statistics,
-    2005), studentised, with his consistent recentering and 1000 seeded bootstrap samples.
+    2005), studentised, with his consistent recentering and seeded bootstrap samples.
+    repetitions: how many samples; the smallest p there can be is 1 / (repetitions + 1).
     One-sided: only settings better than the default make it small. Blocks have length 1, an
     independent bootstrap of the origins, because selection origins share no target (see
     `significance.diebold_mariano`). The observed sample counts as one more, so p is never 0.
@@ -107,7 +114,7 @@ def spa_p_value(losses: NDArray[np.float64], default: NDArray[np.float64], *, se
     # arch uses variances for the recentering alone, so the studentising is done here: Hansen's
     # divisor is one number a setting, the same in every bootstrap sample.
     spread = np.maximum(lead.std(axis=0), np.finfo(np.float64).eps * np.abs(default).max())
-    test = SPA(np.zeros(len(lead)), -lead / spread, block_size=1, reps=SPA_REPETITIONS, seed=seed)
+    test = SPA(np.zeros(len(lead)), -lead / spread, block_size=1, reps=repetitions, seed=seed)
     test.compute()
-    exceeding = test.pvalues["consistent"] * SPA_REPETITIONS
-    return float((exceeding + 1) / (SPA_REPETITIONS + 1))
+    exceeding = round(test.pvalues["consistent"] * repetitions)
+    return float((exceeding + 1) / (repetitions + 1))

@@ -1,21 +1,21 @@
 """All candidates forecast the same origins of one stock: the table every score is made from.
 
-A candidate is a forecaster with its settings: naive, a base model as published, the base with
-an adapter. Each sees, for every origin, the bars up to it and the sessions to forecast, and
+A candidate is a forecaster with its settings: a baseline, a base model as published, the base
+with an adapter. Each sees, for every origin, the bars up to it and the sessions to forecast, and
 nothing later.
 """
 
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation.splits import Split
@@ -23,6 +23,13 @@ from retrain_assets.models.forecaster import Forecast, Forecaster, Settings, Win
 
 NAIVE = "naive"
 """Name of the candidate that all others are measured against."""
+DRIFT = "drift"
+AUTO_ETS = "auto_ets"
+BASELINES = (NAIVE, DRIFT, AUTO_ETS)
+"""Names of the candidates that are no model's; naive has to be there, the others may."""
+
+QUANTILES = {"/q10": 0.1, "/q25": 0.25, "/q75": 0.75, "/q90": 0.9}
+"""Columns of a candidate's quantiles, by what follows its name, and their levels."""
 
 GROUP = ["unique_id", "segment", "scope", "horizon"]
 """Columns of a table of forecasts that say which forecasts are scored together."""
@@ -30,15 +37,18 @@ GROUP = ["unique_id", "segment", "scope", "horizon"]
 LATENCY_CALLS = 5
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 
-Variant = Literal["zero_shot", "adapter", "incumbent"]
-VARIANTS: tuple[Variant, ...] = ("zero_shot", "adapter", "incumbent")
+Variant = Literal["zero_shot", "adapter", "chosen", "refined", "last_month", "incumbent"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+"""Of a family: its base and this month's adapter with the published settings, that adapter with
+the settings a search chose, the best rung of the ladder, last month's candidate, and the version
+in production."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One column of the comparison.
 
-    name: `naive`, or `<family>.<variant>` as `candidate_name` makes it.
+    name: of BASELINES, or `<family>.<variant>` as `candidate_name` makes it.
     forecaster: what forecasts. settings: its inference parameters.
     context: bars it looks back on, at most those before the first origin.
     """
@@ -57,14 +67,20 @@ class Comparison:
         unique_id (symbol), segment (selection, test), scope (holdout: H sessions; plan: the
         plan's horizon), horizon (bars), cutoff (origin's session), ds (target's session),
         step (1 = first bar after the origin), origin_close, y (actual close), and for each
-        candidate `<name>` (mean of its distribution), `<name>/median`, `<name>/q10`,
-        `<name>/q90`, all in price units.
+        candidate `<name>` (mean of its distribution), `<name>/median` and its quantiles
+        `<name>/q10`, `<name>/q25`, `<name>/q75`, `<name>/q90`, all in price units.
     latency_s: seconds of one forecast of H bars from one origin by candidate, the median of
         five calls after a warm-up call.
+    latency_p95_s: the 95 % quantile of the same five calls, linear between the slowest two.
     """
 
     forecasts: pd.DataFrame
     latency_s: dict[str, float]
+    latency_p95_s: dict[str, float]
+
+
+_Values = dict[str, NDArray[np.float64]]
+"""Forecasts, (row of the table,), by what follows the candidate's name; "" for the mean."""
 
 
 class Occasion(NamedTuple):
@@ -111,30 +127,38 @@ def compare(
     bars: all bars up to the cut, as many as the split has. symbol: for the table and for
     messages. seed: of every forecast. report: called with a line of progress now and then.
 
-    Raises BadInput when naive is missing, a name is malformed or given twice, or a context
-    is longer than the history; RetrainError when a forecast is not finite, naming candidate
-    and origin.
+    Candidates that must forecast the same, one forecaster with one context and settings that come
+    down to the same, are forecast and timed once.
+
+    Raises BadInput when naive is missing, a name is malformed or given twice, settings are not
+    the model's, or a context is longer than the history; RetrainError when a forecast is not
+    finite, naming candidate and origin.
     """
     _check(bars, split, candidates)
     tell = report or (lambda line: None)
+    twins = _twins(candidates)
+    firsts = [one for one in candidates if twins[one.name] == one.name]
     parts = []
     for occasion in occasions(split):
-        columns = [_targets(bars, occasion, symbol)]
-        for candidate in candidates:
+        values: dict[str, _Values] = {}
+        for one in firsts:
             tell(
-                f"{symbol}: {candidate.name} forecasts {len(occasion.origins)} "
+                f"{symbol}: {one.name} forecasts {len(occasion.origins)} "
                 f"{occasion.segment} origins, {occasion.horizon} bars each"
             )
-            columns.append(_columns(bars, occasion, candidate, symbol, seed))
-        parts.append(pd.concat(columns, axis="columns"))
+            values[one.name] = _values(bars, occasion, one, symbol, seed)
+        columns = {name + part: v for name, t in twins.items() for part, v in values[t].items()}
+        parts.append(_targets(bars, occasion, symbol).assign(**columns))
     last = split.holdout_origins("test")[-1]
-    latency = {
-        candidate.name: _latency(
-            candidate, window_at(bars, last, candidate.context, split.holdout_days), seed
-        )
-        for candidate in candidates
+    seconds = {
+        one.name: _seconds(one, window_at(bars, last, one.context, split.holdout_days), seed)
+        for one in firsts
     }
-    return Comparison(pd.concat(parts, ignore_index=True), latency)
+    return Comparison(
+        pd.concat(parts, ignore_index=True),
+        latency_s={name: float(np.median(seconds[twin])) for name, twin in twins.items()},
+        latency_p95_s={name: float(np.quantile(seconds[t], 0.95)) for name, t in twins.items()},
+    )
 
 
 def window_at(bars: pd.DataFrame, origin: int, context: int, horizon: int) -> Window:
@@ -182,9 +206,20 @@ def _targets(bars: pd.DataFrame, occasion: Occasion, symbol: str) -> pd.DataFram
     )
 
 
-def _columns(
+def _twins(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """By name the first candidate that must forecast the same, which may be itself."""
+    firsts: dict[tuple[object, ...], str] = {}
+    return {
+        one.name: firsts.setdefault(
+            (id(one.forecaster), one.forecaster.traits(one.settings).same, one.context), one.name
+        )
+        for one in candidates
+    }
+
+
+def _values(
     bars: pd.DataFrame, occasion: Occasion, candidate: Candidate, symbol: str, seed: int
-) -> pd.DataFrame:
+) -> _Values:
     """One candidate's forecasts, rows as in `_targets`."""
     windows = [
         window_at(bars, origin, candidate.context, occasion.horizon) for origin in occasion.origins
@@ -193,33 +228,30 @@ def _columns(
     shape = (1, len(windows), occasion.horizon)
     if forecast.mean.shape != shape or forecast.median.shape != shape:
         raise ValueError(f"{candidate.name} forecast {forecast.mean.shape}, asked for {shape}")
-    values = {
-        candidate.name: forecast.mean[0],
-        f"{candidate.name}/median": forecast.median[0],
-        f"{candidate.name}/q10": _quantile(forecast, 0.1),
-        f"{candidate.name}/q90": _quantile(forecast, 0.9),
-    }
-    for name, value in values.items():
+    values = {"": forecast.mean[0], "/median": forecast.median[0]}
+    values |= {suffix: _quantile(forecast, level) for suffix, level in QUANTILES.items()}
+    for suffix, value in values.items():
         finite = np.isfinite(value).all(axis=1)
         if not finite.all():
             origin = windows[int(np.flatnonzero(~finite)[0])].origin
             raise RetrainError(
-                f"{symbol}: {name} is not finite from origin {origin.date()}: the model or its "
-                "adapter is broken; train it again, or leave it out of the comparison"
+                f"{symbol}: {candidate.name}{suffix} is not finite from origin {origin.date()}: "
+                "the model or its adapter is broken; train it again, or leave it out of the "
+                "comparison"
             )
-    return pd.DataFrame({name: value.ravel() for name, value in values.items()})
+    return {suffix: value.ravel() for suffix, value in values.items()}
 
 
-def _quantile(forecast: Forecast, level: float) -> np.ndarray:
+def _quantile(forecast: Forecast, level: float) -> NDArray[np.float64]:
     """One quantile of the only setting, shape (window, step)."""
     return np.asarray(forecast.quantiles[0, :, forecast.levels.index(level)])
 
 
-def _latency(candidate: Candidate, window: Window, seed: int) -> float:
-    """Median seconds of five forecasts of one window, after one that is not counted."""
+def _seconds(candidate: Candidate, window: Window, seed: int) -> list[float]:
+    """Seconds of five forecasts of one window, after one that is not counted."""
     seconds = []
     for _ in range(1 + LATENCY_CALLS):
         start = time.perf_counter()
         candidate.forecaster.forecast([window], [candidate.settings], seed=seed)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    return seconds[1:]

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.comparison import NAIVE
+from retrain_assets.evaluation.racing import Racing
 from retrain_assets.evaluation.search import ACCELERATOR_TOLERANCE, SearchResult
+from retrain_assets.evaluation.search_report import DEFAULT
 from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.trials import Entrants, SelectionOrigins, Trials
 from retrain_assets.files import atomic_folder, read_json, write_json
@@ -181,6 +184,37 @@ def read_search(folder: Path) -> tuple[ParamsRecord, pd.DataFrame, pd.DataFrame]
         if not (folder / name).exists():
             raise BadInput(f"{folder / name} does not exist: search again with `retrain validate`")
     return record, pd.read_parquet(folder / GRID_FILE), pd.read_parquet(folder / LOSSES_FILE)
+
+
+def same_terms(record: ParamsRecord, table: pd.DataFrame) -> tuple[list[Settings], Racing | None]:
+    """Settings and racing rules of a stored search, to search another adapter on the same terms.
+
+    table: of `read_search`. The rules are None where every setting was measured everywhere.
+    """
+    rules = record.summary["racing"]
+    columns = table[list(record.default)].astype(object)
+    rows = columns.where(columns.notna(), None).to_dict("records")
+    settings: list[Settings] = [{str(name): value for name, value in row.items()} for row in rows]
+    return settings, None if rules is None else Racing(**rules)
+
+
+def tried_losses(folders: Sequence[Path], *, relative_to: pd.Series[float]) -> pd.DataFrame:
+    """Losses of everything that searches tried on the same origins: rows origins, NaN if dropped.
+
+    folders: of the searches. relative_to: what to divide each origin's losses by, its close for
+    instance, indexed by session. Raises BadInput when a search was made on other origins.
+    """
+    parts = []
+    for folder in folders:
+        _, _, losses = read_search(folder)
+        if not losses.index.equals(relative_to.index):
+            raise BadInput(
+                f"the search in {folder} was made on other origins than the comparison: search "
+                "again with `retrain validate`, then compare again"
+            )
+        settings = losses.drop(columns=[DEFAULT, NAIVE])
+        parts.append(settings.div(relative_to, axis="index").add_prefix(f"{folder.name}/"))
+    return pd.concat(parts, axis="columns") if parts else pd.DataFrame(index=relative_to.index)
 
 
 def reproduce(

@@ -1,18 +1,18 @@
-"""What people read of a comparison: one record a stock, the month's summary files, a table.
+"""One stock's comparison as a record, and the tables that show many of them in a terminal.
 
 A `StockRecord` is plain JSON, so that stocks can be compared on their own and gathered later
-by whoever finds them. The summary keeps the file name and field names of the guide's
-`comparison_summary_h{H}.json` and adds what an honest reading needs.
+by whoever finds them: `summary.py` for a month's files, `pooled_report.py` for what all stocks
+and months say together, `stock_report.py` for one stock in words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import pandas as pd
 
-from retrain_assets.evaluation.comparison import GROUP, NAIVE, VARIANTS, Variant
+from retrain_assets.evaluation.comparison import AUTO_ETS, DRIFT, NAIVE, Variant
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -21,34 +21,58 @@ if TYPE_CHECKING:
     from retrain_assets.evaluation.significance import Verdict
 
 Scope = Literal["holdout", "plan"]
-_SCORES = ("mae", "mae_median", "mae_pct", "return_mae", "rmse", "skill", "coverage_80")
-_BROKEN = {
-    "difficulty": "diffi-\nculty",
-    "zero-shot": "zero-\nshot",
-    "incumbent": "incum-\nbent",
-}
+Segment = Literal["selection", "test"]
+SHOWN: tuple[Variant, ...] = ("zero_shot", "adapter", "chosen")
+"""Variants in tables that have room for three."""
+_BROKEN = {"difficulty": "diffi-\nculty", "zero-shot": "zero-\nshot"}
 """Headings over two lines, for a table that would not fit otherwise."""
 
 
 class StockRecord(TypedDict):
     """One stock's comparison as a JSON object.
 
+    month, cut: `2023-08`, and the date of the last bar that was seen. provisional: the month's
+        last session is not among the bars.
+    bars, bars_hash: how many up to the cut, and their digest. seed: of every forecast.
+    versions: of libraries. difficulty: easy, medium, hard.
     plan_horizon, holdout_days: bars of the plan's forecasts (h) and of the holdout's (H).
-    latency_s: seconds of one H-bar forecast by candidate.
+    latency_s, latency_p95_s: seconds of one H-bar forecast by candidate, median and 95 % quantile
+        of the same calls.
     winner, p_values, reason: the verdict (see `significance.winner`).
     scores: rows of `metrics.scores`; a value that does not exist is null.
+    losses: by segment (selection, test) the H-bar forecasts, origins ascending, as lists of
+        equal length: `cutoff` (dates), `origin_close`, and each candidate's mean absolute
+        errors in price units.
+    candidates: by family `name` and `version` of what would be put into production this month.
+    zero_shot, last_month: by family the versions behind these columns, as far as there are any.
+    tried: by family the folders of all searches on the selection origins, relative to the store
+        of models.
+    notes: what was left out, and why.
     """
 
     symbol: str
+    month: str
+    cut: str
+    provisional: bool
     bars: int
+    bars_hash: str
+    seed: int
+    versions: dict[str, str]
     difficulty: str
     plan_horizon: int
     holdout_days: int
     latency_s: dict[str, float]
+    latency_p95_s: dict[str, float]
     winner: str
     p_values: dict[str, float]
     reason: str
     scores: list[dict[str, Any]]
+    losses: dict[str, dict[str, Any]]
+    candidates: dict[str, dict[str, Any]]
+    zero_shot: dict[str, dict[str, Any]]
+    last_month: dict[str, dict[str, Any]]
+    tried: dict[str, list[str]]
+    notes: list[str]
 
 
 def stock_record(
@@ -56,121 +80,85 @@ def stock_record(
     verdict: Verdict,
     *,
     symbol: str,
+    month: str,
+    cut: str,
+    provisional: bool,
     bars: int,
+    bars_hash: str,
+    seed: int,
+    versions: Mapping[str, str],
     difficulty: str,
     plan_horizon: int,
     holdout_days: int,
     latency_s: Mapping[str, float],
+    latency_p95_s: Mapping[str, float],
+    losses: Mapping[str, Mapping[str, Any]],
+    candidates: Mapping[str, Mapping[str, Any]],
+    zero_shot: Mapping[str, Mapping[str, Any]],
+    last_month: Mapping[str, Mapping[str, Any]],
+    tried: Mapping[str, Sequence[str]],
+    notes: Sequence[str] = (),
 ) -> StockRecord:
     """Gather one stock's results; see `StockRecord` for what each is."""
-    columns = [*GROUP, "candidate", "origins", *_SCORES]
-    rows = scores.loc[scores["unique_id"] == symbol, columns].astype(object)
-    values = rows.where(rows.notna(), None)
     return StockRecord(
         symbol=symbol,
+        month=month,
+        cut=cut,
+        provisional=provisional,
         bars=bars,
+        bars_hash=bars_hash,
+        seed=seed,
+        versions=dict(versions),
         difficulty=difficulty,
         plan_horizon=plan_horizon,
         holdout_days=holdout_days,
         latency_s=dict(latency_s),
+        latency_p95_s=dict(latency_p95_s),
         winner=verdict.winner,
         p_values=verdict.p_values,
         reason=verdict.reason,
-        scores=[dict(zip(columns, row, strict=True)) for row in values.to_numpy()],
+        scores=_score_rows(scores[scores["unique_id"] == symbol]),
+        losses={segment: dict(table) for segment, table in losses.items()},
+        candidates={family: dict(entry) for family, entry in candidates.items()},
+        zero_shot={family: dict(version) for family, version in zero_shot.items()},
+        last_month={family: dict(version) for family, version in last_month.items()},
+        tried={family: list(folders) for family, folders in tried.items()},
+        notes=list(notes),
     )
 
 
-def comparison_summary(
-    month: str,
-    records: Sequence[StockRecord],
-    *,
-    failed: Mapping[str, str] | None = None,
-    timestamp: str | None = None,
-) -> dict[int, dict[str, Any]]:
-    """Contents of `comparison_summary_h{H}.json` by plan horizon H, one for each present.
-
-    A file has `forecast_horizon`, `month`, `timestamp` (as given), `total_stocks` and
-    `results` by symbol. The guide's fields of a result are `<family>_mae` (price MAE of the
-    adapter), `<family>_latency` (seconds), `winner` (a candidate's name, `naive` or `tie`;
-    `none` where the stock failed), `improvement_pct` (100 x the winner's skill over naive;
-    0 unless a candidate wins) and `error`. Errors are those of the test forecasts of H bars.
-    Added are:
-
-    - `<family>_mae_pct`, `_return_mae`, `_skill`, and the same of `<family>_zero_shot_...`
-      and `naive_...`;
-    - `origins`, `bars`, `difficulty`, `p_values`, `reason`;
-    - `holdout`: the same errors of the holdout forecasts, with its `horizon` and `origins`.
-
-    failed: symbol -> message, for stocks that failed; listed in every file, in place of an
-    older record.
-    """
-    horizons = sorted({record["plan_horizon"] for record in records})
-    lost = {
-        symbol: {"winner": "none", "improvement_pct": None, "error": message}
-        for symbol, message in sorted((failed or {}).items())
-    }
-    files = {}
-    for horizon in horizons:
-        chosen = [record for record in records if record["plan_horizon"] == horizon]
-        results = {r["symbol"]: _result(r) for r in sorted(chosen, key=lambda r: r["symbol"])}
-        results |= lost
-        files[horizon] = {
-            "forecast_horizon": horizon,
-            "month": month,
-            "timestamp": timestamp,
-            "total_stocks": len(results),
-            "results": results,
-        }
-    return files
-
-
-def _result(record: StockRecord) -> dict[str, Any]:
-    """One stock's entry of a summary file."""
-    plan, holdout = _test_scores(record, "plan"), _test_scores(record, "holdout")
-    won = plan.get(record["winner"])
-    skill = 0.0 if won is None or record["winner"] == NAIVE else won["skill"]
-    latencies = {_prefix(n) + "_latency": s for n, s in record["latency_s"].items()}
-    return {
-        **_flat(plan),
-        **latencies,
-        "winner": record["winner"],
-        "improvement_pct": None if skill is None else 100 * skill,
-        "error": None,
-        "origins": plan[NAIVE]["origins"],
-        "bars": record["bars"],
-        "difficulty": record["difficulty"],
-        "p_values": record["p_values"],
-        "reason": record["reason"],
-        "holdout": {
-            "horizon": record["holdout_days"],
-            "origins": holdout[NAIVE]["origins"],
-            **_flat(holdout),
-        },
-    }
-
-
-def _flat(scored: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Scores of all candidates in one object, keys as the summary's."""
-    metrics = ("mae", "mae_pct", "return_mae", "skill")
-    return {
-        f"{_prefix(name)}_{metric}": row[metric]
-        for name, row in scored.items()
-        for metric in metrics
-    }
-
-
-def _prefix(candidate: str) -> str:
-    """`kronos.adapter` -> `kronos`, the guide's word; `kronos.zero_shot` -> `kronos_zero_shot`."""
-    return candidate.removesuffix(".adapter").replace(".", "_")
-
-
-def _test_scores(record: StockRecord, scope: Scope) -> dict[str, dict[str, Any]]:
-    """The record's test rows of one scope, by candidate."""
+def scored(record: StockRecord, segment: Segment, scope: Scope) -> dict[str, dict[str, Any]]:
+    """The record's rows of scores of one kind, by candidate."""
     return {
         row["candidate"]: row
         for row in record["scores"]
-        if row["segment"] == "test" and row["scope"] == scope
+        if row["segment"] == segment and row["scope"] == scope
     }
+
+
+def families_of(records: Sequence[StockRecord]) -> list[str]:
+    """Model families among the candidates; baselines, which have no variants, are none."""
+    names = (row["candidate"] for record in records for row in record["scores"])
+    return list(dict.fromkeys(name.split(".")[0] for name in names if "." in name))
+
+
+def number(value: float | None, factor: float = 1.0, form: str = ".2f") -> str:
+    """A value for a table, `-` where there is none."""
+    return "-" if value is None else format(factor * value, form)
+
+
+def duration(value: float | None) -> str:
+    """Seconds for a table: `72 ms`, `1.20 s`."""
+    if value is None:
+        return "-"
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+
+
+def _score_rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of scores as JSON values."""
+    rows = scores.astype(object)
+    values = rows.where(rows.notna(), None).to_numpy()
+    return [dict(zip(scores.columns, row, strict=True)) for row in values]
 
 
 def render_table(
@@ -178,22 +166,22 @@ def render_table(
 ) -> Table:
     """The comparison as a table for a terminal of 100 columns, test origins only.
 
-    One row per stock and model family, the columns of those candidates that are present:
-    MAE % of naive, then MAE % and skill (in % over naive) of each variant, the latency of the
-    family's last variant, and the winner: `naive` or `tie` in the stock's first row, or the
-    variant that won in its family's row. scope: forecasts of `holdout_days` or of the plan's
-    horizon (then a column says how many bars). caption: printed below.
+    One row per stock and model family: MAE % of naive, then MAE % and skill (in % over naive) of
+    zero-shot, adapter and chosen settings, as far as present. The other candidates are in
+    `render_baselines` and the stock's report. Then the latency of the last variant shown, and the
+    winner: a baseline or `tie` in the stock's first row, or the variant that won in its family's
+    row. scope: forecasts of `holdout_days`, or of the plan's horizon; then a column says how many
+    bars, and the latency, which is that of the holdout's forecast, is not shown. caption: printed
+    below.
     """
     from rich.table import Table
 
-    names = list(dict.fromkeys(row["candidate"] for r in records for row in r["scores"]))
-    families = list(dict.fromkeys(name.split(".")[0] for name in names if name != NAIVE))
-    variants = [v for v in VARIANTS if any(name.endswith(f".{v}") for name in names)]
-    days = ", ".join(str(d) for d in sorted({r["holdout_days"] for r in records}))
-    ahead = "the plan's horizon" if scope == "plan" else f"{days} sessions"
-    tight = scope == "plan" or len(variants) == len(VARIANTS)
+    families = families_of(records)
+    names = {row["candidate"] for record in records for row in record["scores"]}
+    variants = [v for v in SHOWN if any(name.endswith(f".{v}") for name in names)]
+    tight = scope == "plan" or len(variants) == len(SHOWN)
     table = Table(
-        title=f"Test error of {ahead} ahead: MAE % of price, skill % over naive",
+        title=f"Test error of {_ahead(records, scope)}: MAE % of price, skill % over naive",
         caption=caption,
         box=None,
         padding=(0, 1 if tight else 2, 0, 0),
@@ -208,6 +196,47 @@ def render_table(
     return table
 
 
+def render_baselines(records: Sequence[StockRecord], *, caption: str) -> Table:
+    """What needs no model, on the same test origins, as a table for a terminal of 100 columns.
+
+    One row per stock: MAE % of naive, then skill (in % over naive) of drift and AutoETS, at both
+    horizons. A model that does not beat these has learned nothing of use. caption: printed below.
+    """
+    from rich.table import Table
+
+    days, plan = _ahead(records, "holdout"), _ahead(records, "plan")
+    table = Table(
+        title=f"Baselines, {days} and {plan}: MAE % of naive, skill % over it",
+        caption=caption,
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    headings = ("naive", "drift", "AutoETS")
+    table.add_column("stock", no_wrap=True)
+    for heading in ("ahead", *headings, "ahead", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        cells = [record["symbol"]]
+        scopes: tuple[tuple[Scope, int], ...] = (
+            ("holdout", record["holdout_days"]),
+            ("plan", record["plan_horizon"]),
+        )
+        for scope, ahead in scopes:
+            rows = scored(record, "test", scope)
+            cells += [str(ahead), number(rows[NAIVE]["mae_pct"])]
+            cells += [_skill(rows.get(name, {})) for name in (DRIFT, AUTO_ETS)]
+        table.add_row(*cells)
+    return table
+
+
+def _ahead(records: Sequence[StockRecord], scope: Scope) -> str:
+    if scope == "plan":
+        return "the plan's horizon ahead"
+    days = sorted({record["holdout_days"] for record in records})
+    return f"{', '.join(map(str, days))} sessions ahead"
+
+
 def _columns(scope: Scope, variants: Sequence[Variant]) -> list[tuple[str, JustifyMethod]]:
     """Heading and alignment of each column."""
     columns: list[tuple[str, JustifyMethod]] = [("stock", "left"), ("bars", "right")]
@@ -217,39 +246,34 @@ def _columns(scope: Scope, variants: Sequence[Variant]) -> list[tuple[str, Justi
     columns += [("naive", "right"), ("model", "left")]
     for variant in variants:
         columns += [(variant.replace("_", "-"), "right"), ("skill", "right")]
-    return [*columns, ("latency", "right"), ("winner", "left")]
+    if scope == "holdout":
+        columns.append(("latency", "right"))
+    return [*columns, ("winner", "left")]
 
 
 def _table_rows(
     record: StockRecord, scope: Scope, families: Sequence[str], variants: Sequence[Variant]
-) -> list[list[str]]:
+) -> Iterator[list[str]]:
     """One row of cells per family; what belongs to the stock stands in the first only."""
-    scored = _test_scores(record, scope)
+    rows = scored(record, "test", scope)
     stock = [record["symbol"], str(record["bars"]), record["difficulty"]]
     stock += [str(record["plan_horizon"])] if scope == "plan" else []
-    stock += [_number(scored[NAIVE]["mae_pct"])]
-    present = [f for f in families if any(f"{f}.{variant}" in scored for variant in variants)]
-    rows: list[list[str]] = []
-    for family in present or [""]:
+    stock += [number(rows[NAIVE]["mae_pct"])]
+    present = [f for f in families if any(f"{f}.{variant}" in rows for variant in variants)]
+    won_by, _, won_variant = record["winner"].partition(".")
+    for place, family in enumerate(present or [""]):
         cells, latency = [], None
         for variant in variants:
-            row = scored.get(f"{family}.{variant}", {})
-            cells += [_number(row.get("mae_pct")), _number(row.get("skill"), 100, "+.1f")]
+            row = rows.get(f"{family}.{variant}", {})
+            cells += [number(row.get("mae_pct")), _skill(row)]
             latency = record["latency_s"].get(f"{family}.{variant}", latency)
-        head = [""] * len(stock) if rows else stock
-        won_by, _, variant_name = record["winner"].partition(".")
-        winner = variant_name.replace("_", "-") if won_by == family else ""
-        if not variant_name and not rows:
+        cells += [duration(latency)] if scope == "holdout" else []
+        head = stock if place == 0 else [""] * len(stock)
+        winner = won_variant.replace("_", "-") if won_by == family else ""
+        if not won_variant and place == 0:
             winner = won_by
-        rows.append([*head, family, *cells, _seconds(latency), winner])
-    return rows
+        yield [*head, family, *cells, winner]
 
 
-def _number(value: float | None, factor: float = 1.0, form: str = ".2f") -> str:
-    return "-" if value is None else format(factor * value, form)
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+def _skill(row: Mapping[str, Any]) -> str:
+    return number(row.get("skill"), 100, "+.1f")

@@ -168,6 +168,17 @@ def month_cut(
     return MonthCut(month, cut, last_session, provisional)
 
 
+def last_final_month(stored: pd.DatetimeIndex, calendar: str, *, symbol: str) -> str:
+    """The latest month ("YYYY-MM") whose last session is stored; `stored` is ascending.
+
+    It is the month of the last bar, or the one before while that is provisional. Raises BadInput
+    like `month_cut`.
+    """
+    last = f"{stored[-1]:%Y-%m}"
+    cut = month_cut(last, stored, calendar, symbol=symbol)
+    return str(pd.Period(last, freq="M") - 1) if cut.provisional else last
+
+
 def _month_days(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:
     if not _MONTH.fullmatch(month):
         raise BadInput(f"month {month!r} is malformed: write it as YYYY-MM, such as 2023-08")

@@ -46,6 +46,7 @@ def config_file(source: str, revision: str | None, *, checkpoints: Path) -> Path
 
 
 def _downloaded(repository: str, revision: str, *, files: Sequence[str] = _FILES) -> Path:
+    """A pinned revision's folder: of the hub's cache if it is whole there, else from the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

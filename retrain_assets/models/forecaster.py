@@ -207,6 +207,36 @@ class TrainingTask(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ExportLayout:
+    """Where an export puts one stock's adapter and what is told of its training.
+
+    Paths below the export's root, in which `{symbol}` stands for the stock.
+    model: folder of the adapter in PEFT's layout. config: what it was trained with, JSON.
+    metrics: its losses and errors, JSON. log: its epochs, a line each.
+    """
+
+    model: str
+    config: str
+    metrics: str
+    log: str
+
+    def of(self, symbol: str) -> ExportLayout:
+        """The paths of one stock."""
+        return ExportLayout(**{n: path.format(symbol=symbol) for n, path in vars(self).items()})
+
+
+def default_layout(name: str) -> ExportLayout:
+    """The layout of a family whose folders have no names of their own."""
+    folder = f"{name}training/stock_models/{{symbol}}"
+    return ExportLayout(
+        model=f"{folder}/{{symbol}}_model",
+        config=f"{folder}/training_config.json",
+        metrics=f"{folder}/training_metrics.json",
+        log=f"{folder}/training_output.txt",
+    )
+
+
 class ModelFamily(Protocol):
     """A kind of pretrained model that can be loaded, adapted and asked for forecasts."""
 
@@ -215,6 +245,8 @@ class ModelFamily(Protocol):
     default_base: str
     options: tuple[str, ...]
     """Names of the ways to compute that `forecaster` can be told."""
+    export_layout: ExportLayout
+    """Where an export puts its adapters; `default_layout` unless scripts know other folders."""
 
     @property
     def default_settings(self) -> Settings:

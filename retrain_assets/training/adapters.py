@@ -113,7 +113,8 @@ class ModelStore:
 class AdapterTraining:
     """One adapter about to be trained: inputs checked, base loaded, nothing computed yet.
 
-    Made by `prepare`. identity: digest of all that determines the adapter.
+    Made by `prepare`. identity: digest of all that determines the adapter. rung: of the ladder, if
+    it is a refinement: then the month's own adapter stays the latest.
     """
 
     model: LoadedModel
@@ -128,6 +129,7 @@ class AdapterTraining:
     warm_start: AdapterRecord | None
     store: ModelStore
     identity: str
+    rung: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -212,7 +214,11 @@ class AdapterTraining:
             split=self.split.to_json(),
             split_dates=self.split.dates(pd.DatetimeIndex(self.bars["session"])),
             metrics=_metrics(result, self.split, weights, seconds)
-            | {"warm_start": self.warm_start.folder if self.warm_start else None},
+            | {
+                "warm_start": self.warm_start.folder if self.warm_start else None,
+                "max_steps": self.max_steps,
+                "rung": self.rung,
+            },
             versions=library_versions(),
         )
 
@@ -224,7 +230,8 @@ class AdapterTraining:
             write_json(partial / "split.json", record.split | {"dates": record.split_dates})
             write_json(partial / "metrics.json", record.metrics)
             write_json(partial / "record.json", record.to_json())
-        write_json(self.folder.parent / "latest.json", record.to_json())
+        if self.rung is None:
+            write_json(self.folder.parent / "latest.json", record.to_json())
 
 
 def prepare(
@@ -242,12 +249,14 @@ def prepare(
     device: str,
     max_steps: int | None = None,
     warm_start: AdapterRecord | None = None,
+    rung: str | None = None,
 ) -> AdapterTraining:
     """Check the inputs of a training run and load its base, before any work is done.
 
     bars: the symbol's bars up to the partition's cut, as many as the split counts. max_steps:
     bound on optimizer steps beside the plan's epochs. warm_start: an earlier adapter of the
-    same base to start from. Raises BadInput or CheckpointError.
+    same base to start from. rung: name of the ladder's rung that made the plan, if one did.
+    Raises BadInput or CheckpointError.
     """
     import torch
 
@@ -296,6 +305,7 @@ def prepare(
         warm_start=warm_start,
         store=store,
         identity=hashlib.sha256(text.encode()).hexdigest(),
+        rung=rung,
     )
 
 

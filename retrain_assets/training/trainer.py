@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrain_assets.errors import RetrainError
+from retrain_assets.errors import TrainingFailed
 from retrain_assets.models.forecaster import TrainingTask
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Loop:
                 return self._step(batch)
             except torch.OutOfMemoryError as error:
                 if self.state.micro_batch == 1:
-                    raise RetrainError(
+                    raise TrainingFailed(
                         "one training window does not fit into the device's memory: "
                         "shorten context_length or choose a smaller base"
                     ) from error
@@ -271,7 +271,7 @@ class _Loop:
 
     def _refuse_infinite(self, losses: dict[str, float], what: str) -> None:
         if not all(math.isfinite(value) for value in losses.values()):
-            raise RetrainError(
+            raise TrainingFailed(
                 f"the {what} loss is no longer finite at step {self.state.step} ({losses}): "
                 "lower the learning rate, or look for extreme prices in the bars"
             )

@@ -110,6 +110,13 @@ def test_equal_settings_and_dropped_ones_do_not_break_the_test() -> None:
     assert whole < 0.01 < spa_p_value(dropped, default, seed=0), "unseen counts as no gain"
 
 
+def test_more_repetitions_tell_a_smaller_p() -> None:
+    losses = table(0.0, -0.5)
+    for repetitions in (99, 1999):
+        p = spa_p_value(losses[:, 1:], losses[:, 0], seed=0, repetitions=repetitions)
+        assert p == 1 / (repetitions + 1)
+
+
 def test_how_often_chance_alone_looks_like_a_gain() -> None:
     """The bootstrap is liberal with 26 origins, and its documentation says by how much."""
     p_values = [

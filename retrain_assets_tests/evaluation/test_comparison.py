@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation import comparison
 from retrain_assets.evaluation.comparison import (
+    BASELINES,
+    VARIANTS,
     Candidate,
     candidate_name,
     candidate_names,
@@ -17,7 +21,11 @@ from retrain_assets.evaluation.comparison import (
     window_at,
 )
 from retrain_assets.models.forecaster import Window
+from retrain_assets.models.statistical import auto_ets
+from retrain_assets.models.statistical import drift as statistical_drift
 from retrain_assets_tests.evaluation.forecasters import (
+    DEFAULT,
+    GridForecaster,
     candidate,
     drift,
     everything,
@@ -62,8 +70,9 @@ def test_every_candidate_forecasts_the_same_origins() -> None:
     ahead = position.loc[got["ds"]].to_numpy() - position.loc[got["cutoff"]].to_numpy()
     np.testing.assert_array_equal(ahead, got["step"])
     assert got["ds"].max() == bars["session"].iloc[-1]
-    assert (got["naive/q10"] < got["naive"]).all()
-    assert (got["naive"] < got["naive/q90"]).all()
+    ends = got[["naive/q10", "naive/q25", "naive/median", "naive/q75", "naive/q90"]]
+    assert (np.diff(ends, axis=1) > 0).all()
+    assert not got.isna().any(axis=None)
     assert len(lines) == 6
     assert lines[1] == "NVDA: kronos.adapter forecasts 26 selection origins, 7 bars each"
 
@@ -89,13 +98,29 @@ def test_no_row_after_an_origin_changes_its_forecast(back: int) -> None:
         compare(b, split, candidates, symbol="NVDA", seed=0).forecasts for b in (bars, corrupted)
     )
     safe = before["cutoff"] < bars["session"].iloc[600 - back]
-    columns = [f"{name}{part}" for name in candidate_names(before) for part in ("", "/q10", "/q90")]
+    columns = list(before.columns[9:])
     pd.testing.assert_frame_equal(before.loc[safe, columns], after.loc[safe, columns])
     # The check can fail: the forecaster does move with a row that it may see.
     moved = (before["kronos.adapter"] != after["kronos.adapter"])[~safe]
     assert moved.all()
     assert safe.any()
     assert len(moved) > 0 or back <= 7
+
+
+def test_the_statistical_baselines_take_part_like_any_other() -> None:
+    bars, split = random_walk(400, 2), split_of(400)
+    own = {"drift": statistical_drift(), "auto_ets": auto_ets()}
+    candidates = [naive(128), *(Candidate(name, one, {}, 128) for name, one in own.items())]
+    got = compare(bars, split, candidates, symbol="NVDA", seed=0)
+    assert candidate_names(got.forecasts) == list(BASELINES) == list(got.latency_s)
+    origin = split.plan_origins()[-1]
+    last = got.forecasts.query("scope == 'plan'").tail(16)
+    for name, forecaster in own.items():
+        window = window_at(bars, origin, 128, 16)
+        alone = forecaster.forecast([window], [{}], seed=1)
+        np.testing.assert_array_equal(last[name], alone.mean[0, 0])
+        np.testing.assert_array_equal(last[f"{name}/q25"], alone.quantiles[0, 0, 1])
+        np.testing.assert_array_equal(last[f"{name}/q75"], alone.quantiles[0, 0, 3])
 
 
 def test_a_forecaster_cannot_write_into_the_bars() -> None:
@@ -120,11 +145,69 @@ def test_latency_is_the_median_of_five_forecasts_after_a_warm_up() -> None:
 
     bars, split = random_walk(400, 4), split_of(400)
     candidates = [naive(64), candidate("slow", slower_each_time, 64)]
-    latency = compare(bars, split, candidates, symbol="A", seed=0).latency_s
+    got = compare(bars, split, candidates, symbol="A", seed=0)
     assert calls[origins:] == [7] * 6
     # Asleep for 0 (the warm-up), 20, 40, 60, 80 and 100 ms; a sleep may last longer, never less.
-    assert latency["slow"] >= 0.06
-    assert 0 < latency["naive"] < latency["slow"]
+    assert got.latency_s["slow"] >= 0.06
+    assert got.latency_p95_s["slow"] >= 0.096
+    assert 0 < got.latency_s["naive"] < got.latency_s["slow"] < got.latency_p95_s["slow"]
+
+
+def test_the_latencies_are_of_the_calls_that_were_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Clock readings before and after each of six calls, by candidate: warm-up, then 1, 2, 3, 4, 9.
+    took = [50.0, 1.0, 9.0, 2.0, 4.0, 3.0, 60.0, 10.0, 90.0, 20.0, 40.0, 30.0]
+    clock = iter([reading for seconds in took for reading in (0.0, seconds)])
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    bars, split = random_walk(400, 4), split_of(400)
+    candidates = [naive(64), candidate("kronos.adapter", drift, 64)]
+    got = compare(bars, split, candidates, symbol="A", seed=0)
+    assert got.latency_s == {"naive": 3.0, "kronos.adapter": 30.0}
+    # 95 % of the way through five values lies at .8 between the fourth and the fifth.
+    assert got.latency_p95_s == pytest.approx({"naive": 8.0, "kronos.adapter": 80.0})
+
+
+def test_candidates_that_must_forecast_the_same_are_computed_once() -> None:
+    bars, split = random_walk(400, 4), split_of(400)
+    forecaster, other = GridForecaster(), GridForecaster()
+    warm = DEFAULT | {"temperature": 1.0}
+    lines: list[str] = []
+    candidates = [
+        naive(64),
+        Candidate("kronos.adapter", forecaster, DEFAULT, 64),
+        Candidate("kronos.chosen", forecaster, dict(reversed(DEFAULT.items())), 64),
+        Candidate("kronos.refined", forecaster, warm, 64),
+        Candidate("kronos.incumbent", forecaster, DEFAULT, 32),
+        Candidate("kronos.last_month", other, DEFAULT, 64),
+    ]
+    got = compare(bars, split, candidates, symbol="A", seed=0, report=lines.append)
+    assert candidate_names(got.forecasts) == [one.name for one in candidates]
+    # Three occasions and six timed calls for each of three computations, and for one elsewhere.
+    assert len(forecaster.calls) == 3 * (3 + 6)
+    assert len(other.calls) == 3 + 6
+    assert len(lines) == 3 * 5
+    assert not any("kronos.chosen" in line for line in lines)
+    for part in ("", "/median", "/q10", "/q25", "/q75", "/q90"):
+        adapter = got.forecasts[f"kronos.adapter{part}"]
+        pd.testing.assert_series_equal(
+            got.forecasts[f"kronos.chosen{part}"], adapter, check_names=False
+        )
+        assert (got.forecasts[f"kronos.refined{part}"] != adapter).any()
+    for latency in (got.latency_s, got.latency_p95_s):
+        assert list(latency) == [one.name for one in candidates]
+        assert latency["kronos.chosen"] == latency["kronos.adapter"]
+        assert latency["kronos.last_month"] != latency["kronos.adapter"]
+
+
+def test_a_setting_that_is_not_the_models_is_refused_before_any_forecast() -> None:
+    forecaster = GridForecaster()
+    candidates = [
+        Candidate("kronos.adapter", forecaster, DEFAULT, 64),
+        Candidate("kronos.chosen", forecaster, DEFAULT | {"temperature": 0.0}, 64),
+        naive(64),
+    ]
+    with pytest.raises(BadInput, match="temperature"):
+        compare(random_walk(400, 6), split_of(400), candidates, symbol="A", seed=0)
+    assert forecaster.calls == []
 
 
 def test_a_forecast_that_is_not_finite_names_candidate_and_origin() -> None:
@@ -157,3 +240,6 @@ def test_candidates_are_checked(candidates: list[Candidate], message: str) -> No
 
 def test_names() -> None:
     assert candidate_name("kronos", "zero_shot") == "kronos.zero_shot"
+    assert BASELINES == ("naive", "drift", "auto_ets")
+    assert BASELINES[1:] == (statistical_drift().name, auto_ets().name)
+    assert VARIANTS == ("zero_shot", "adapter", "chosen", "refined", "last_month", "incumbent")

@@ -1,4 +1,4 @@
-"""What people read of a comparison: the summary files' fields, and a table that fits."""
+"""One stock's record, and the tables that show many of them within 100 columns."""
 
 from __future__ import annotations
 
@@ -7,44 +7,21 @@ import json
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from retrain_assets.evaluation.comparison import compare
-from retrain_assets.evaluation.metrics import scores
+from retrain_assets.evaluation.metrics import SCORES, scores
 from retrain_assets.evaluation.report import (
+    Scope,
     StockRecord,
-    comparison_summary,
+    families_of,
+    render_baselines,
     render_table,
     stock_record,
 )
 from retrain_assets.evaluation.significance import Verdict
-from retrain_assets_tests.evaluation.forecasters import (
-    candidate,
-    drift,
-    naive,
-    random_walk,
-    split_of,
-)
-
-ONE = ("kronos.zero_shot", "kronos.adapter")
-TWO = (*ONE, "toto.zero_shot", "toto.adapter")
-
-
-def record(
-    symbol: str, names: tuple[str, ...] = ONE, *, winner: str = "tie", plan_horizon: int = 16
-) -> StockRecord:
-    bars, split = random_walk(500, len(symbol)), split_of(500)
-    candidates = [naive(64), *(candidate(n, drift, 40 + 20 * i) for i, n in enumerate(names))]
-    result = compare(bars, split, candidates, symbol=symbol, seed=0)
-    return stock_record(
-        scores(result.forecasts, ["naive", *names]),
-        Verdict(winner, dict.fromkeys(names, 0.5), "because"),
-        symbol=symbol,
-        bars=500,
-        difficulty="medium",
-        plan_horizon=plan_horizon,
-        holdout_days=7,
-        latency_s=dict.fromkeys(["naive", *names], 0.1234),
-    )
+from retrain_assets_tests.evaluation.forecasters import naive, random_walk, split_of
+from retrain_assets_tests.evaluation.records import ALL, BASELINES, ONE, TWO, compared_record
 
 
 def score(got: StockRecord, candidate: str, scope: str, metric: str) -> float:
@@ -56,114 +33,134 @@ def score(got: StockRecord, candidate: str, scope: str, metric: str) -> float:
     return float(row[metric])
 
 
-def text(records: list[StockRecord], scope: str = "holdout") -> list[str]:
+def printed(table: Table) -> list[str]:
     console = Console(file=io.StringIO(), width=100)
-    console.print(render_table(records, caption="max_steps 150", scope=scope))  # type: ignore[arg-type]  # a plain str in tests
+    console.print(table)
     assert isinstance(console.file, io.StringIO)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert not any("…" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+    return lines
 
 
-def test_a_record_is_plain_json() -> None:
-    got = record("NVDA")
+def text(records: list[StockRecord], scope: Scope = "holdout") -> list[str]:
+    return printed(render_table(records, caption="max_steps 150", scope=scope))
+
+
+def test_a_record_is_plain_json_with_every_score() -> None:
+    got = compared_record("NVDA", ALL)
     assert json.loads(json.dumps(got, allow_nan=False)) == got
-    assert len(got["scores"]) == 3 * 3
+    assert set(got) == set(StockRecord.__annotations__)
+    assert len(got["scores"]) == 3 * (1 + len(ALL))
+    assert set(SCORES) < set(got["scores"][0])
+    selection = [row for row in got["scores"] if row["segment"] == "selection"]
+    assert all(row["skill_low"] is not None for row in selection), "26 origins have an interval"
+    assert len(got["losses"]["test"]["kronos.chosen"]) == 3
 
 
 def test_a_score_that_does_not_exist_is_null() -> None:
     bars, split = random_walk(500, 0), split_of(500)
     table = compare(bars, split, [naive(64)], symbol="A", seed=0).forecasts
     table["naive"] = table["y"]  # a naive that never errs leaves skill undefined
-    got = stock_record(
+    got = compared_record("A", ())
+    empty: dict[str, dict[str, str]] = {}
+    again = stock_record(
         scores(table, ["naive"]),
         Verdict("tie", {}, ""),
         symbol="A",
+        month="2023-08",
+        cut="2023-08-31",
+        provisional=True,
         bars=500,
-        difficulty="easy",
+        bars_hash="h",
+        seed=0,
+        versions={},
+        difficulty="medium",
         plan_horizon=16,
         holdout_days=7,
         latency_s={"naive": 0.1},
+        latency_p95_s={"naive": 0.2},
+        losses={},
+        candidates=empty,
+        zero_shot=empty,
+        last_month=empty,
+        tried={},
+        notes=["toto.last_month is left out: why"],
     )
-    assert {row["skill"] for row in got["scores"]} == {None}
-    summary = comparison_summary("2023-08", [got])
-    assert summary[16]["results"]["A"]["naive_skill"] is None
+    assert {row["skill"] for row in again["scores"]} == {None}
+    assert {row["mase"] for row in again["scores"]} == {None}
+    assert again["notes"] == ["toto.last_month is left out: why"]
+    assert set(again) == set(got)
 
 
-def test_one_summary_per_plan_horizon_with_the_guides_fields() -> None:
-    won = record("NVDA", TWO, winner="kronos.adapter")
-    records = [won, record("AAPL"), record("TSLA", plan_horizon=64)]
-    files = comparison_summary(
-        "2023-08", records, failed={"SPY": "has 200 bars"}, timestamp="2023-09-01T00:00:00Z"
-    )
-    assert list(files) == [16, 64]
-    file = files[16]
-    assert file["forecast_horizon"] == 16
-    assert file["month"] == "2023-08"
-    assert file["timestamp"] == "2023-09-01T00:00:00Z"
-    assert file["total_stocks"] == 3
-    assert list(file["results"]) == ["AAPL", "NVDA", "SPY"]
-    assert list(files[64]["results"]) == ["TSLA", "SPY"]
-    nvda = file["results"]["NVDA"]
-    assert nvda["kronos_mae"] == score(won, "kronos.adapter", "plan", "mae")
-    assert nvda["toto_mae"] == score(won, "toto.adapter", "plan", "mae")
-    assert nvda["kronos_return_mae"] == score(won, "kronos.adapter", "plan", "return_mae")
-    assert nvda["kronos_zero_shot_mae"] == score(won, "kronos.zero_shot", "plan", "mae")
-    assert nvda["naive_mae_pct"] == score(won, "naive", "plan", "mae_pct")
-    assert nvda["kronos_latency"] == nvda["toto_latency"] == 0.1234
-    assert nvda["winner"] == "kronos.adapter"
-    assert nvda["improvement_pct"] == 100 * score(won, "kronos.adapter", "plan", "skill")
-    assert nvda["error"] is None
-    assert nvda["origins"] == 8
-    holdout = nvda["holdout"]
-    assert (holdout["horizon"], holdout["origins"]) == (7, 3)
-    assert holdout["kronos_mae"] == score(won, "kronos.adapter", "holdout", "mae")
-    assert holdout["kronos_mae"] != nvda["kronos_mae"]
-    assert file["results"]["AAPL"]["improvement_pct"] == 0
-    assert "toto_mae" not in file["results"]["AAPL"]
-    assert file["results"]["SPY"] == {
-        "winner": "none",
-        "improvement_pct": None,
-        "error": "has 200 bars",
-    }
-    json.dumps(files, allow_nan=False)
-    assert comparison_summary("2023-08", [], failed={"SPY": "x"}) == {}
-    stale = comparison_summary("2023-08", records, failed={"AAPL": "x"})[16]
-    assert stale["results"]["AAPL"]["error"] == "x"
-    assert stale["total_stocks"] == len(stale["results"]) == 2
+def test_baselines_are_no_families() -> None:
+    assert families_of([compared_record("A", (*BASELINES, *TWO))]) == ["kronos", "toto"]
+    assert families_of([compared_record("A", BASELINES)]) == []
 
 
 def test_the_table_of_one_family() -> None:
-    got = record("NVDA", winner="kronos.adapter")
-    lines = text([got, record("BRK.B")])
+    got = compared_record("NVDA", ONE[:2], winner="kronos.adapter")
+    lines = text([got, compared_record("BRK.B", ONE[:2])])
     (row,) = [line for line in lines if line.startswith("NVDA")]
     mae = score(got, "kronos.adapter", "holdout", "mae_pct")
     skill = 100 * score(got, "kronos.adapter", "holdout", "skill")
     base = score(got, "naive", "holdout", "mae_pct")
     assert row.split()[:5] == ["NVDA", "500", "medium", f"{base:.2f}", "kronos"]
-    assert row.split()[7:] == [f"{mae:.2f}", f"{skill:+.1f}", "123", "ms", "adapter"]
+    assert row.split()[7:] == [f"{mae:.2f}", f"{skill:+.1f}", "120", "ms", "adapter"]
     assert "7 sessions" in lines[0]
     assert "max_steps 150" in lines[-1]
-    assert not any("…" in line for line in lines)
 
 
-def test_the_table_of_two_families_and_an_incumbent_fits_100_columns() -> None:
-    names = (*TWO, "kronos.incumbent")
-    lines = text([record("NVDA", names, winner="toto.zero_shot"), record("AAPL")], "plan")
-    assert not any("…" in line for line in lines)
-    assert max(map(len, lines)) <= 100
+@pytest.mark.parametrize("scope", ["holdout", "plan"])
+def test_the_table_of_two_families_with_everything_fits_100_columns(scope: Scope) -> None:
+    one = compared_record("NVDA", ALL, winner="toto.zero_shot")
+    lines = text([one, compared_record("ADA-USD", ALL)], scope)
     heading = next(line for line in lines if line.startswith("stock"))
     assert heading.split().count("skill") == 3, heading
-    assert "ahead" in heading
-    first, second = [line for line in lines if "kronos " in line or "toto " in line][:2]
-    assert first.startswith("NVDA")
-    assert second.split()[0] == "toto"
-    assert second.split().count("-") == 2, "toto has no incumbent: neither MAE nor skill"
-    assert first.endswith("ms")
-    assert second.endswith("zero-shot")
-    assert sum("AAPL" in line for line in lines) == 1
+    assert heading.split().index("chosen") == heading.split().index("adapter") + 2
+    assert ("ahead" in heading, "latency" in heading) == (scope == "plan", scope == "holdout")
+    rows = [line for line in lines if "kronos " in line or "toto " in line]
+    assert len(rows) == 4, "drift and auto_ets have no row"
+    assert rows[0].startswith("NVDA")
+    assert not rows[0].endswith("zero-shot")
+    assert rows[1].split()[0] == "toto"
+    assert rows[1].endswith("zero-shot")
+    chosen = score(one, "kronos.chosen", scope, "mae_pct")
+    skill = 100 * score(one, "kronos.chosen", scope, "skill")
+    assert f" {chosen:.2f} {skill:+.1f} " in f"{' '.join(rows[0].split())} "
+    assert not any("last" in line or "refined" in line for line in lines)
+
+
+def test_a_family_without_chosen_settings_shows_that_it_has_none() -> None:
+    lines = text([compared_record("NVDA", (*ONE, "toto.zero_shot", "toto.adapter"))])
+    (row,) = [line for line in lines if line.startswith(" ") and "toto " in line]
+    assert row.split().count("-") == 2, "neither MAE nor skill"
+    assert row.endswith("150 ms"), "the latency of its adapter"
+
+
+@pytest.mark.parametrize("winner", ["tie", "naive", "drift", "auto_ets"])
+def test_a_baseline_that_wins_stands_in_the_first_row(winner: str) -> None:
+    lines = text([compared_record("NVDA", (*BASELINES, *TWO), winner=winner)])
+    first, second = [line for line in lines if "kronos " in line or "toto " in line]
+    assert first.split()[-1] == winner
+    assert winner not in second
+
+
+def test_the_table_of_baselines_has_both_horizons() -> None:
+    got = compared_record("NVDA", (*BASELINES, *ONE))
+    lines = printed(render_baselines([got, compared_record("AAPL", ())], caption="max_steps 150"))
+    (row,) = [line for line in lines if line.startswith("NVDA")]
+    expected = ["NVDA"]
+    for scope, ahead in (("holdout", "7"), ("plan", "16")):
+        expected += [ahead, f"{score(got, 'naive', scope, 'mae_pct'):.2f}"]
+        expected += [f"{100 * score(got, name, scope, 'skill'):+.1f}" for name in BASELINES]
+    assert row.split() == expected
+    (bare,) = [line for line in lines if line.startswith("AAPL")]
+    assert bare.split().count("-") == 4
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0004, "0 ms"), (0.25, "250 ms"), (2, "2.00 s")])
 def test_latency_is_readable(seconds: float, shown: str) -> None:
-    got = record("NVDA")
+    got = compared_record("NVDA", ONE[:2])
     got["latency_s"]["kronos.adapter"] = seconds
     assert any(shown in line for line in text([got]))

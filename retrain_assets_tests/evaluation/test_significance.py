@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from retrain_assets.evaluation.comparison import compare
@@ -12,7 +13,9 @@ from retrain_assets.evaluation.significance import (
     Verdict,
     against_naive,
     diebold_mariano,
+    holm,
     origin_losses,
+    pooled_test,
     winner,
 )
 from retrain_assets.models.forecaster import Window
@@ -82,13 +85,16 @@ def test_losses_are_means_over_the_steps_of_an_origin() -> None:
     assert len(origin_losses(table, ["naive"], segment="test", scope="plan")) == 8
 
 
-def judge(shifts: dict[str, float], test: dict[str, float]) -> Verdict:
+def judge(
+    shifts: dict[str, float], test: dict[str, float], searched: dict[str, float] | None = None
+) -> Verdict:
     """Verdict on candidates whose selection losses are naive's plus a shift and noise."""
     base = noise(0) + 1
     selection = {"naive": base}
     for seed, (name, shift) in enumerate(shifts.items()):
         selection[name] = base + shift + 0.1 * noise(seed + 1) - 0.1
-    return winner(forecasts(selection, {"naive": 1.0} | test), list(selection))
+    table = forecasts(selection, {"naive": 1.0} | test)
+    return winner(table, list(selection), searched=searched)
 
 
 def test_a_candidate_wins_by_the_selection_unless_the_test_objects() -> None:
@@ -118,6 +124,88 @@ def test_no_difference_is_a_tie_however_good_the_test() -> None:
     assert judge({"a": 0.0}, {"a": 0.1}).winner == "tie"
     same = winner(forecasts({"naive": noise(0)}, {"naive": 1.0}), ["naive"])
     assert same == Verdict("tie", {}, same.reason)
+
+
+def test_chosen_settings_are_judged_by_the_p_over_all_that_were_tried() -> None:
+    shifts, test = {"m.adapter": 0.0, "m.chosen": -0.1}, {"m.adapter": 1.0, "m.chosen": 0.9}
+    lucky = judge(shifts, test, {"m.chosen": 0.3})
+    assert lucky.winner == "tie"
+    assert lucky.p_values["m.chosen"] == pytest.approx(0.6), "two candidates are judged"
+    real = judge(shifts, test, {"m.chosen": 0.01})
+    assert real.winner == "m.chosen"
+    assert real.p_values["m.chosen"] == pytest.approx(0.02)
+    with pytest.raises(ValueError, match=r"m\.chosen was chosen on these origins"):
+        judge(shifts, test)
+    with pytest.raises(ValueError, match=r"m\.refined was chosen"):
+        judge({"m.refined": 0.0}, {"m.refined": 1.0}, {"m.chosen": 0.5})
+
+
+def test_a_p_over_all_tried_never_makes_a_worse_choice_certain() -> None:
+    """That p is small when anything tried is better; whether the choice is worse is for DM."""
+    none = judge({"m.chosen": 0.002}, {"m.chosen": 1.1}, {"m.chosen": 0.001})
+    assert none.winner == "tie"
+    assert none.p_values["m.chosen"] > 0.05
+    worse = judge({"m.chosen": 0.2}, {"m.chosen": 1.1}, {"m.chosen": 1.0})
+    assert worse.winner == "naive"
+    assert worse.p_values["m.chosen"] < 0.001
+
+
+@pytest.mark.parametrize("variant", ["last_month", "incumbent"])
+def test_what_was_chosen_on_overlapping_windows_is_not_judged(variant: str) -> None:
+    name = f"m.{variant}"
+    got = judge({name: -0.5, "m.adapter": 0.0}, {name: 0.1, "m.adapter": 1.0})
+    assert got.winner == "tie"
+    assert set(got.p_values) == {"m.adapter"}
+    beaten = judge({name: -0.5, "m.adapter": 0.2}, {name: 0.1, "m.adapter": 1.1})
+    assert beaten.winner == "naive", "it does not stand in naive's way either"
+
+
+def test_a_baseline_may_win() -> None:
+    assert judge({"drift": -0.1, "m.adapter": 0.0}, {"drift": 0.9, "m.adapter": 1.0}).winner == (
+        "drift"
+    )
+
+
+def test_holm_steps_down_and_keeps_the_order() -> None:
+    assert holm({"a": 0.03, "b": 0.01, "c": 0.04}) == pytest.approx(
+        {"a": 0.06, "b": 0.03, "c": 0.06}
+    )
+    assert holm({"a": 0.4, "b": 0.9}) == pytest.approx({"a": 0.8, "b": 0.9})
+    assert holm({}) == {}
+    draws = np.random.default_rng(0).uniform(0, 0.3, 30)
+    got = holm({str(i): float(p) for i, p in enumerate(draws)})
+    assert list(got.values()) == pytest.approx(multipletests(draws, method="holm")[1])
+
+
+def test_pooled_losses_are_tested_by_month_however_many_stocks_a_month_has() -> None:
+    months = [f"2023-{m:02d}" for m in range(1, 7)]
+    first, second = noise(0, 6), noise(1, 6) + 0.05
+    alone = pooled_test(first, second, months)
+    assert alone == pytest.approx(diebold_mariano(first, second))
+    ten = pooled_test(np.repeat(first, 10), np.repeat(second, 10), np.repeat(months, 10).tolist())
+    assert ten == pytest.approx(alone)
+    assert pooled_test(first[:5], second[:5], months[:5]) is None
+    longer = [np.append(losses, losses[0]) for losses in (first, second)]
+    uneven = pooled_test(*longer, [*months, months[0]])
+    assert uneven == pytest.approx(alone), "every month weighs the same"
+    with pytest.raises(ValueError, match="6 and 6 losses in 5 months"):
+        pooled_test(first, second, months[:5])
+
+
+def test_a_pooled_null_is_rejected_as_often_as_stated_though_stocks_move_together() -> None:
+    """20 stocks whose months are good or bad alike are no 160 observations in eight months."""
+    rejected = 0
+    months = np.repeat([f"m{i}" for i in range(8)], 20)
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        shared = draw.normal(0, 0.3, (2, 8, 1)) + draw.normal(0, 0.1, (2, 8, 20))
+        first, second = np.abs(1 + shared).reshape(2, -1)
+        test = pooled_test(first, second, months.tolist())
+        assert test is not None
+        rejected += test.p_value < 0.05
+        if seed == 0:
+            assert diebold_mariano(first, second).p_value < test.p_value
+    assert 2 <= rejected <= 20
 
 
 def coin(window: Window) -> np.ndarray:

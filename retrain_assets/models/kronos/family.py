@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from retrain_assets.models.forecaster import (
+    ExportLayout,
     Forecaster,
     LoadedModel,
     ModelLimits,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3")
+_EXPORTED = "kronostraining/artifacts/stock_specific/{symbol}"
 
 
 class KronosFamily:
@@ -35,6 +37,13 @@ class KronosFamily:
     title: str = "Kronos"
     default_base: str = "nano"
     options: tuple[str, ...] = ("compat", "precision", "row_budget")
+    # The guide's folders. The checkpoints of a fit go when it ends; what it began with stays.
+    export_layout: ExportLayout = ExportLayout(
+        model=f"{_EXPORTED}/adapters/{{symbol}}",
+        config=f"{_EXPORTED}/checkpoints/training_config.json",
+        metrics=f"{_EXPORTED}/metrics/evaluation.json",
+        log=f"{_EXPORTED}/metrics/training.log",
+    )
 
     @property
     def default_settings(self) -> Settings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from retrain_assets.models.forecaster import (
+    ExportLayout,
     Forecaster,
     LoadedModel,
     ModelLimits,
@@ -16,6 +17,7 @@ from retrain_assets.models.forecaster import (
     Settings,
     TrainingTask,
     WindowRange,
+    default_layout,
 )
 from retrain_assets.models.inputs import checked_options
 from retrain_assets.models.toto.bases import find_base
@@ -35,6 +37,7 @@ class TotoFamily:
     title: str = "Toto"
     default_base: str = "nano"
     options: tuple[str, ...] = ("paths", "windows_at_once")
+    export_layout: ExportLayout = default_layout("toto")
 
     @property
     def default_settings(self) -> Settings:

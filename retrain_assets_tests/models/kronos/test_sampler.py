@@ -185,7 +185,7 @@ def cached_tokens(
     [
         ("tiny", 30, None),
         ("tiny", 30, "upstream"),
-        ("mini", 21, None),
+        pytest.param("mini", 21, None, marks=pytest.mark.long),
         ("mini", 3, "upstream"),
         pytest.param("mini", 42, "upstream", marks=pytest.mark.long),
         pytest.param("small", 21, None, marks=pytest.mark.long),

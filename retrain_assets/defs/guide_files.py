@@ -1,0 +1,50 @@
+"""Last stage: the retraining guide's file tree for what is in production."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month
+from retrain_assets.defs.progress import failing_plainly
+from retrain_assets.defs.resources import Reports
+
+
+@dg.asset(
+    partitions_def=month,
+    group_name="promotion",
+    kinds={"json"},
+    owners=OWNERS,
+    ins={"champion": dg.AssetIn(metadata={"allow_missing_partitions": True, "by_partition": True})},
+    deps=["comparison_summary", "params_summary", "regression_report"],
+)
+def guide_files(
+    context: dg.AssetExecutionContext,
+    champion: dict[str, dict[str, Any]],
+    reports: Reports,
+) -> dg.Output[dict[str, str]]:
+    """Settings, models, logs and summaries of the current champions, where the guide had them.
+
+    Only the month that is live writes them: one that is filled in later leaves them as they are.
+    """
+    from retrain_assets.export import export_tree
+    from retrain_assets.home import Home
+
+    key = str(context.partition_key)
+    live = [record["symbol"] for record in champion.values() if record["live"]]
+    if not live:
+        context.log.info(f"no stock's latest final month is {key}: the files stay as they are")
+        return dg.Output({}, metadata={"stocks": 0})
+    with failing_plainly():
+        home = Home(Path(reports.home))
+        files = export_tree(home.export, home=home, month=key)
+    context.log.info(f"{len(files)} files in {home.export}")
+    return dg.Output(
+        {"folder": str(home.export)},
+        metadata={
+            "stocks": len(live),
+            "files": len(files),
+            "folder": dg.MetadataValue.path(home.export),
+        },
+    )

@@ -1,0 +1,203 @@
+"""Seventh stage: how the champions of the month before did on this month's bars."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from retrain_assets.defs.adapters import GPU
+from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month_stock, of_month_before
+from retrain_assets.defs.progress import failing_plainly, tell
+from retrain_assets.defs.resources import Device, Models, Reports
+from retrain_assets.files import write_json
+
+if TYPE_CHECKING:
+    from retrain_assets.evaluation.versions import Version
+
+DRIFT_CHECK = "live_drift"
+
+
+@dg.asset(
+    partitions_def=month_stock,
+    group_name="promotion",
+    kinds={"pytorch", "json"},
+    owners=OWNERS,
+    pool=GPU,
+    ins={
+        "champions": dg.AssetIn(
+            "champion",
+            partition_mapping=of_month_before(),
+            metadata={"allow_missing_partitions": True, "by_partition": True},
+        )
+    },
+)
+def live_performance(
+    context: dg.AssetExecutionContext,
+    market_bars: PartitionBars,
+    champions: dict[str, dict[str, Any]],
+    models: Models,
+    device: Device,
+    reports: Reports,
+) -> dg.Output[dict[str, Any]]:
+    """What was in production at the end of the month before, scored on this month's bars.
+
+    Beside naive, on forecasts of the holdout's sessions, one after the other through the month.
+    The families' champions are scored as well, whether production pointed to them or not. A check
+    says when one errs more against naive than it did where it was selected.
+    """
+    with failing_plainly(), device.lease() as where:
+        record = next(iter(champions.values()), None)
+        if record is None:
+            live: dict[str, Any] = _nothing(market_bars)
+        else:
+            earlier = reports.live_records(market_bars.symbol, before=market_bars.month)
+            live = _scored(market_bars, record, earlier, models, where)
+        write_json(reports.live(market_bars.month, market_bars.symbol), live)
+    tell(context, live["reason"], 1.0)
+    return dg.Output(live, metadata=_metadata(live))
+
+
+@dg.asset_check(asset=live_performance, name=DRIFT_CHECK, partitions_def=month_stock)
+def live_drift(live_performance: dict[str, Any]) -> dg.AssetCheckResult:
+    """What is in production still does what it was promoted for, as far as can be told."""
+    found = live_performance["drift"]
+    return dg.AssetCheckResult(
+        passed=not found["drifted"],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=found["reason"],
+    )
+
+
+def _nothing(view: PartitionBars) -> dict[str, Any]:
+    from retrain_assets.evaluation.live_record import Drift
+
+    reason = "nothing was decided at the end of the month before"
+    return {
+        "symbol": view.symbol,
+        "month": view.month,
+        "in_production": None,
+        "entries": {},
+        "origins": [],
+        "drift": Drift(False, None, reason).to_json(),
+        "reason": reason,
+    }
+
+
+def _scored(
+    view: PartitionBars,
+    record: dict[str, Any],
+    earlier: list[dict[str, Any]],
+    models: Models,
+    device: str,
+) -> dict[str, Any]:
+    """The month's live record: an entry for the pointer and for each champion."""
+    from retrain_assets.evaluation.comparison import NAIVE
+    from retrain_assets.evaluation.live_record import POINTER, drift, live_entry, live_origins
+    from retrain_assets.evaluation.versions import Version
+
+    versions = {f: Version.from_json(s["champion"]) for f, s in record["families"].items()}
+    versions[POINTER] = Version.from_json(record["pointer"]["version"])
+    days = _days(record)
+    sessions = pd.DatetimeIndex(view.bars["session"])
+    origins = live_origins(sessions, pd.Timestamp(record["cut"]), days)
+    losses = _losses(view, versions, origins, days, models, device) if origins else {}
+    entries = {name: live_entry(losses, name) for name in versions} if origins else {}
+    pointed = versions[POINTER]
+    history = [e["entries"][POINTER] for e in earlier if e["version"] == pointed.id]
+    if entries:
+        history.append(entries[POINTER])
+    found = drift(history, _selected(record, pointed))
+    return {
+        "symbol": view.symbol,
+        "month": view.month,
+        "provisional": view.provisional,
+        "in_production": record["pointer"]["to"],
+        "version": pointed.id,
+        "versions": {name: version.id for name, version in versions.items()},
+        "horizon": days,
+        "origins": [f"{sessions[o]:%Y-%m-%d}" for o in origins],
+        "entries": entries,
+        "drift": found.to_json(),
+        "reason": _in_words(record["pointer"]["to"], entries.get(POINTER), NAIVE),
+    }
+
+
+def _days(record: dict[str, Any]) -> int:
+    """H of the champions' month, from the adapter of a candidate; 7 where there is none."""
+    for state in record["families"].values():
+        version = state["candidate"] or state["champion"]
+        if version["adapter"] is not None:
+            return int(version["adapter"]["split"]["holdout_days"])
+    return 7
+
+
+def _losses(
+    view: PartitionBars,
+    versions: "dict[str, Version]",
+    origins: list[int],
+    days: int,
+    models: Models,
+    device: str,
+) -> dict[str, np.ndarray]:
+    """Relative losses by name and of naive, one an origin."""
+    from retrain_assets.evaluation.comparison import NAIVE, window_at
+    from retrain_assets.evaluation.versions import NAIVE_VERSION
+
+    closes = view.bars["close"].to_numpy()
+    actual = np.stack([closes[origin + 1 : origin + 1 + days] for origin in origins])
+    losses = {}
+    for name, version in {NAIVE: NAIVE_VERSION, **versions}.items():
+        forecaster = models.forecaster(version, name, device)
+        context = min(version.context, origins[0] + 1)
+        windows = [window_at(view.bars, origin, context, days) for origin in origins]
+        forecast = forecaster.forecast(windows, [version.settings], seed=version.seed)
+        losses[name] = np.abs(forecast.mean[0] - actual).mean(axis=1) / closes[origins]
+    return losses
+
+
+def _selected(record: dict[str, Any], version: "Version") -> tuple[np.ndarray, np.ndarray] | None:
+    """Relative losses of a version and of naive on the selection origins of its month."""
+    from retrain_assets.evaluation.comparison import NAIVE
+
+    if version.family == NAIVE or not record["losses"]:
+        return None
+    state, table = record["families"][version.family], record["losses"]["selection"]
+    column = "candidate" if state["decision"]["promote"] else "incumbent"
+    close = np.array(table["origin_close"])
+    return np.array(table[f"{version.family}.{column}"]) / close, np.array(table[NAIVE]) / close
+
+
+def _in_words(to: str, entry: dict[str, Any] | None, naive: str) -> str:
+    if entry is None:
+        return "the month has too few bars for a forecast"
+    if to == naive:
+        return f"naive was in production: error {entry['naive_mae_pct']:.2f} %"
+    skill = "none" if entry["skill"] is None else f"{100 * entry['skill']:+.1f} %"
+    return (
+        f"{to} was in production: error {entry['mae_pct']:.2f} %, naive's "
+        f"{entry['naive_mae_pct']:.2f} %, skill {skill}"
+    )
+
+
+def _metadata(live: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        dg.TableRecord(
+            {
+                "what": name,
+                "MAE %": entry["mae_pct"],
+                "naive MAE %": entry["naive_mae_pct"],
+                "skill": entry["skill"],
+            }
+        )
+        for name, entry in live["entries"].items()
+    ]
+    return {
+        "in production": live["in_production"] or "nothing yet",
+        "reason": live["reason"],
+        "drift": live["drift"]["reason"],
+        "origins": len(live["origins"]),
+        **({"scores": dg.MetadataValue.table(rows)} if rows else {}),
+    }

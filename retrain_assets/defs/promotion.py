@@ -1,0 +1,293 @@
+"""Sixth stage: which version of each family is champion, and what production points to."""
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from retrain_assets.defs.adapters import GPU
+from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month_stock, of_month_before
+from retrain_assets.defs.progress import failing_plainly, tell
+from retrain_assets.defs.resources import Bars, Device, Models, Production, Reports
+from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
+from retrain_assets.errors import BadInput
+from retrain_assets.home import Home
+
+if TYPE_CHECKING:
+    from retrain_assets.evaluation.champions import Losses, Occasion
+    from retrain_assets.evaluation.promotion import Rules
+    from retrain_assets.evaluation.versions import Version
+
+_MISSING = {"allow_missing_partitions": True}
+
+
+class PromotionConfig(dg.Config):
+    """What it takes to replace what is in place; see `evaluation.promotion.Rules`."""
+
+    rules: dict[str, float] = Field(
+        default_factory=dict, description="Thresholds that differ from the usual ones, by name."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of incumbents' forecasts.")
+    rollback_to: str | None = Field(
+        None, description="Put back what this month (YYYY-MM) decided, instead of deciding."
+    )
+
+
+@dg.asset(
+    partitions_def=month_stock,
+    group_name="promotion",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    pool=GPU,
+    ins={
+        "comparison": dg.AssetIn(metadata=_MISSING),
+        "previous": dg.AssetIn(
+            "champion",
+            partition_mapping=of_month_before(),
+            metadata=_MISSING | {"by_partition": True},
+        ),
+    },
+)
+def champion(
+    context: dg.AssetExecutionContext,
+    config: PromotionConfig,
+    market_bars: PartitionBars,
+    comparison: dict[str, Any] | None,
+    previous: dict[str, dict[str, Any]],
+    bars: Bars,
+    models: Models,
+    device: Device,
+    production: Production,
+    reports: Reports,
+    tracking: Tracking,
+) -> dg.Output[dict[str, Any]]:
+    """A champion per family, and a pointer that says which of them, or naive, is in production.
+
+    The first champion is the base as published, the first in production is naive. A candidate
+    takes a champion's place only on evidence from the selection origins, counting everything that
+    was tried, and if the test origins of all months so far do not object. The incumbent is scored
+    on the same origins. Only the latest final month moves what is live; a month that is filled in
+    later keeps its decision and moves nothing. `rollback_to` puts back what an earlier month
+    decided.
+    """
+    from retrain_assets.defs.registry import register
+
+    with failing_plainly():
+        kept = production.store()
+        known = next(iter(previous.values()), None) or kept.before(
+            market_bars.symbol, market_bars.month
+        )
+        occasion = _occasion(market_bars, bars)
+        with device.lease() as where:
+            scorer = Scorer(market_bars.bars, models, where, config.seed)
+            record = decided(occasion, comparison, known, scorer, config, production)
+        tags = partition_tags(context)
+        with tracking.run("promotion", str(context.partition_key), tags=tags) as run:
+            run.log_metrics([(0, flat_numbers(record["families"] | {"to": record["pointer"]}))])
+            run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
+            with kept.lock(market_bars.symbol):
+                kept.keep(record)
+                if record["live"]:
+                    kept.set_live(record)
+                    stock = bars.stock(market_bars.symbol)
+                    register(record, stock, home=Home(Path(reports.home)), run=run)
+    for line in in_words(record):
+        tell(context, line)
+    return dg.Output(record, metadata=_metadata(record))
+
+
+class Scorer:
+    """Scores incumbents that a comparison has no column of, on its origins."""
+
+    def __init__(self, bars: pd.DataFrame, models: Models, device: str, seed: int) -> None:
+        self._bars, self._models, self._device, self._seed = bars, models, device, seed
+
+    def losses(self, versions: "list[Version]", comparison: dict[str, Any]) -> "dict[str, Losses]":
+        """Relative losses by version id; raises CheckpointError if a version's files are amiss."""
+        from retrain_assets.evaluation import metrics
+        from retrain_assets.evaluation.comparison import NAIVE, Candidate, compare
+        from retrain_assets.evaluation.splits import Split
+        from retrain_assets.models.naive import NaiveForecaster
+
+        if not versions:
+            return {}
+        split = Split.from_json(_any_adapter(comparison)["split"])
+        names = {f"{version.family}.incumbent": version for version in versions}
+        candidates = [Candidate(NAIVE, NaiveForecaster(), {}, 1)] + [
+            Candidate(
+                name,
+                self._models.forecaster(version, name, self._device),
+                version.settings,
+                min(version.context, split.holdout_origins("selection")[0] + 1),
+            )
+            for name, version in names.items()
+        ]
+        compared = compare(
+            self._bars, split, candidates, symbol=comparison["symbol"], seed=self._seed
+        )
+        found: dict[str, Losses] = {version.id: {} for version in versions}
+        for segment in ("selection", "test"):
+            table = metrics.origin_table(compared.forecasts, list(names), segment=segment)
+            close = np.array(table["origin_close"])
+            for name, version in names.items():
+                found[version.id][segment] = np.array(table[name]) / close
+        return found
+
+    def tried(self, comparison: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Relative selection losses of everything tried, by family, (origin, setting)."""
+        from retrain_assets.evaluation.params import tried_losses
+
+        table = comparison["losses"]["selection"]
+        close = pd.Series(table["origin_close"], index=pd.DatetimeIndex(table["cutoff"]))
+        root = self._models.store().root
+        return {
+            family: tried_losses([root / f for f in folders], relative_to=close).to_numpy()
+            for family, folders in comparison["tried"].items()
+            if folders
+        }
+
+
+def _any_adapter(comparison: dict[str, Any]) -> dict[str, Any]:
+    """The adapter of some family of a comparison: their splits have the same origins."""
+    versions = [entry["version"] for entry in comparison["candidates"].values()]
+    return dict(versions[0]["adapter"])
+
+
+def decided(
+    occasion: "Occasion",
+    comparison: dict[str, Any] | None,
+    previous: Mapping[str, Any] | None,
+    scorer: Scorer,
+    config: PromotionConfig,
+    production: Production,
+) -> dict[str, Any]:
+    """The month's champion record; nothing is written. Raises BadInput for a rule out of range."""
+    from retrain_assets.evaluation import champions
+
+    before = champions.standing(previous, comparison)
+    if config.rollback_to is not None:
+        if not occasion.live:
+            raise BadInput(
+                f"{occasion.month} is not the latest final month of {occasion.symbol}: only that "
+                "one can be rolled back"
+            )
+        kept = production.store()
+        target = kept.state_of(occasion.symbol, config.rollback_to)
+        current = champions.standing(kept.live(occasion.symbol) or previous, comparison)
+        return champions.rolled_back(occasion, target, previous, current)
+    rules = read_rules(config)
+    usable = comparison if occasion.final else None
+    record = champions.decide_month(
+        occasion,
+        before,
+        comparison=comparison,
+        previous=previous,
+        forecast=scorer.losses(champions.to_forecast(before, usable), usable) if usable else {},
+        tried=scorer.tried(usable) if usable else {},
+        rules=rules,
+        seed=config.seed,
+    )
+    record["notes"] += _out_of_order(occasion, previous, production)
+    return record
+
+
+def preview(
+    month: str, symbol: str, config: PromotionConfig, resources: dict[str, Any]
+) -> dict[str, Any]:
+    """The record that `champion` would give for a stock's stored comparison; nothing is written."""
+    from retrain_assets.market.calendar import month_cut
+
+    bars, production = resources["bars"], resources["production"]
+    stored, calendar = bars.store().read(symbol), bars.stock(symbol).calendar
+    cut = month_cut(month, pd.DatetimeIndex(stored["session"]), calendar, symbol=symbol)
+    view = PartitionBars.at(cut, stored, symbol, calendar)
+    comparison = resources["reports"].comparison_record(month, symbol)
+    known = production.store().before(symbol, month)
+    with resources["device"].lease() as where:
+        scorer = Scorer(view.bars, resources["models"], where, config.seed)
+        return decided(_occasion(view, bars), comparison, known, scorer, config, production)
+
+
+def read_rules(config: PromotionConfig) -> "Rules":
+    from dataclasses import fields
+
+    from retrain_assets.evaluation.promotion import Rules
+
+    known = {f.name: f.type for f in fields(Rules)}
+    if unknown := sorted(set(config.rules) - set(known)):
+        raise BadInput(f"there is no rule {', '.join(unknown)}: use {', '.join(known)}")
+    whole = {name: int(v) if known[name] == "int" else v for name, v in config.rules.items()}
+    return Rules(**whole)  # type: ignore[arg-type]
+
+
+def _occasion(view: PartitionBars, bars: Bars) -> "Occasion":
+    from retrain_assets.evaluation.champions import Occasion
+
+    return Occasion(
+        symbol=view.symbol,
+        month=view.month,
+        cut=f"{view.cut:%Y-%m-%d}",
+        final=not view.provisional,
+        live=not view.provisional and view.month == bars.last_final_month(view.symbol),
+        decided_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _out_of_order(
+    occasion: "Occasion", previous: Mapping[str, Any] | None, production: Production
+) -> list[str]:
+    """What is not in order about the months around this one, in words."""
+    from retrain_assets.defs.partitions import month_before
+
+    notes = []
+    if previous is not None and previous["month"] != month_before(occasion.month):
+        notes.append(
+            f"no decision of {month_before(occasion.month)}: what {previous['month']} decided is "
+            "taken for the incumbent"
+        )
+    later = production.store().months(occasion.symbol, after=occasion.month)
+    if later:
+        notes.append(
+            f"{', '.join(later)} were decided before this month: materialize their champion again, "
+            "in order, for a walk that begins with this decision"
+        )
+    return notes
+
+
+def in_words(record: dict[str, Any]) -> list[str]:
+    """A line a decision: what was asked, the answer and why."""
+    lines = [
+        f"{name}: {'promoted' if state['decision']['promote'] else 'stays'}, "
+        f"{state['decision']['reason']}"
+        for name, state in record["families"].items()
+    ]
+    pointer = record["pointer"]
+    where = "in production" if record["live"] else "would be in production"
+    lines.append(f"{where}: {pointer['to']}, {pointer['decision']['reason']}")
+    return lines + list(record["notes"])
+
+
+def _metadata(record: dict[str, Any]) -> dict[str, Any]:
+    """What the page of one partition shows."""
+    decisions = {name: state["decision"] for name, state in record["families"].items()}
+    decisions["pointer"] = record["pointer"]["decision"]
+    shown = ("promote", "reason", "candidate", "incumbent")
+    rows = [
+        dg.TableRecord({"what": name, **{field: decision[field] for field in shown}})
+        for name, decision in decisions.items()
+    ]
+    return {
+        "in production": record["pointer"]["to"],
+        "since": record["pointer"]["since"] or "the beginning",
+        "live": dg.MetadataValue.bool(record["live"]),
+        "decisions": dg.MetadataValue.table(rows),
+        "numbers": dg.MetadataValue.json({n: d["numbers"] for n, d in decisions.items()}),
+        "notes": dg.MetadataValue.json(record["notes"]),
+    }

@@ -1,0 +1,34 @@
+"""MLflow's model registry: a registered model per family and stock, aliases for who is what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrain_assets.defs.tracking import TrackedRun
+from retrain_assets.home import Home
+from retrain_assets.universe import Stock
+
+CHALLENGER = "challenger"
+
+
+def register(record: dict[str, Any], stock: Stock, *, home: Home, run: TrackedRun) -> None:
+    """Bring a stock's aliases in line with a champion record that is live.
+
+    `champion` is on each family's champion, `challenger` on this month's candidate while it is
+    another. A version that is registered already is not stored again. Call it under the stock's
+    lock, since two runs may decide at once.
+    """
+    from retrain_assets import serving
+    from retrain_assets.evaluation.versions import Version
+
+    for state in record["families"].values():
+        champion = Version.from_json(state["champion"])
+        serving.promote(run.client, champion, stock, home=home, run_id=run.id)
+        candidate = Version.from_json(state["candidate"]) if state["candidate"] else None
+        name = serving.registered_name(champion.family, stock.symbol)
+        if candidate is None or candidate.id == champion.id:
+            run.client.delete_registered_model_alias(name, CHALLENGER)
+        else:
+            serving.promote(
+                run.client, candidate, stock, home=home, run_id=run.id, alias=CHALLENGER
+            )

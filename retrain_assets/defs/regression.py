@@ -1,0 +1,190 @@
+"""Which stocks of a month got worse, failed, are missing or stale, and what to do about it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from retrain_assets.defs.adapters import adapter_name
+from retrain_assets.defs.confirmation import candidate_ids
+from retrain_assets.defs.failures import failures_of
+from retrain_assets.defs.holdout import params_name
+from retrain_assets.defs.market import OWNERS
+from retrain_assets.defs.partitions import month, month_before, partition_key
+from retrain_assets.defs.progress import failing_plainly
+from retrain_assets.defs.refinement import refined_name
+from retrain_assets.defs.resources import Bars, Models, Reports
+from retrain_assets.errors import RetrainError
+from retrain_assets.files import atomic_file, write_json
+from retrain_assets.market.bars import content_hash
+from retrain_assets.models.forecaster import families
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from retrain_assets.evaluation.regression import StockFacts
+    from retrain_assets.training.escalation import RungResult
+
+JSON_FILE = "regression_analysis.json"
+TEXT_FILE = "regression_analysis.txt"
+_PARTITIONS = {"allow_missing_partitions": True, "by_partition": True}
+_EXPECTED = ["comparison", "champion"]
+_FAMILY_ASSETS = [name(f) for f in families() for name in (adapter_name, params_name)]
+_INPUTS = [*_EXPECTED, *_FAMILY_ASSETS, "confirmation", *(refined_name(f) for f in families())]
+
+Records = Mapping[str, Mapping[str, Any]]
+
+
+@dg.asset(
+    partitions_def=month,
+    group_name="regression",
+    kinds={"json"},
+    owners=OWNERS,
+    ins={name: dg.AssetIn(metadata=_PARTITIONS) for name in _INPUTS},
+)
+def regression_report(
+    context: dg.AssetExecutionContext,
+    bars: Bars,
+    reports: Reports,
+    models: Models,
+    **records: dict[str, dict[str, Any]],
+) -> dg.Output[dict[str, str]]:
+    """Each stock's candidate against what is in place, its own last month, and its base.
+
+    Like with like: the same metric, horizon and origins. Stocks that failed are listed with their
+    errors, and so are those that are missing, stale or gone. What to do about it stands below as
+    commands to copy and as run configurations for the launchpad.
+    """
+    from retrain_assets.evaluation.regression import regression_analysis
+    from retrain_assets.evaluation.regression_report import render_analysis
+
+    key = str(context.partition_key)
+    stocks = context.instance.get_dynamic_partitions("stock")
+    with failing_plainly():
+        facts = [
+            _facts(context.instance, key, symbol, records, bars, reports, models)
+            for symbol in stocks
+        ]
+        analysis = regression_analysis(key, facts)
+        text = render_analysis(analysis)
+        folder = reports.regressions(key)
+        write_json(folder / JSON_FILE, analysis)
+        with atomic_file(folder / TEXT_FILE) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+    summary = analysis["summary"]
+    context.log.info(f"{summary['total_regressions']} worse, {summary['total_failures']} failures")
+    return dg.Output(
+        {"file": str(folder / JSON_FILE)},
+        metadata={
+            "report": dg.MetadataValue.md(f"```\n{text}\n```"),
+            "worse": summary["total_regressions"],
+            "failures": summary["total_failures"],
+            "recommendations": dg.MetadataValue.json(analysis["recommendations"]),
+            "file": dg.MetadataValue.path(folder / JSON_FILE),
+        },
+    )
+
+
+def _facts(
+    instance: dg.DagsterInstance,
+    month: str,
+    symbol: str,
+    records: Mapping[str, Records],
+    bars: Bars,
+    reports: Reports,
+    models: Models,
+) -> "StockFacts":
+    """Everything that is known of one stock and month."""
+    from retrain_assets.evaluation.regression import StockFacts
+
+    key = partition_key(month, symbol)
+    found = {name: by_key[str(key)] for name, by_key in records.items() if str(key) in by_key}
+    history, vanished = _history(bars, symbol, month)
+    failures = failures_of(instance, key, _INPUTS)
+    expected = [*_expected(found), *_EXPECTED]
+    missing = [name for name in expected if name not in found and name not in failures]
+    return StockFacts(
+        symbol=symbol,
+        comparison=found.get("comparison"),
+        earlier=reports.comparison_record(month_before(month), symbol),
+        champion=found.get("champion"),
+        confirmation=_confirmation(found),
+        adapters={f: found[adapter_name(f)] for f in families() if adapter_name(f) in found},
+        rungs=_rungs(found),
+        failures=failures,
+        missing=[] if vanished else missing,
+        stale={} if history is None else _stale(found, content_hash(history)),
+        volatility_pct=_volatility(history, month),
+        earlier_volatility_pct=_volatility(history, month_before(month)),
+        odd_bars=_odd(history, bars, symbol),
+        vanished=vanished,
+    )
+
+
+def _expected(found: Mapping[str, Any]) -> list[str]:
+    """Assets a stock should have: of the families it was trained with, else of all."""
+    trained = [f for f in families() if adapter_name(f) in found]
+    return [name(f) for f in trained or families() for name in (adapter_name, params_name)]
+
+
+def _history(bars: Bars, symbol: str, month: str) -> "tuple[pd.DataFrame | None, str | None]":
+    """Bars up to the month's cut, or why there are none."""
+    import pandas as pd
+
+    from retrain_assets.market.calendar import month_cut
+
+    try:
+        stored = bars.store().read(symbol)
+        sessions = pd.DatetimeIndex(stored["session"])
+        cut = month_cut(month, sessions, bars.stock(symbol).calendar, symbol=symbol)
+    except RetrainError as error:
+        return None, str(error)
+    return stored[stored["session"] <= cut.cut].reset_index(drop=True), None
+
+
+def _confirmation(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The look on a longer window, if it was at the candidates that the comparison has now."""
+    look, comparison = found.get("confirmation"), found.get("comparison")
+    if look is None or comparison is None:
+        return None
+    return look if look["candidates"] == candidate_ids(comparison) else None
+
+
+def _stale(found: Mapping[str, Any], bars_hash: str) -> dict[str, str]:
+    """Assets that were made of other bars, or of an adapter that is no longer the stock's."""
+    stale = {
+        name: "made of other bars than are stored now"
+        for name, record in found.items()
+        if record.get("bars_hash", bars_hash) != bars_hash
+    }
+    for name in families():
+        adapter, search = found.get(adapter_name(name)), found.get(params_name(name))
+        if adapter and search and search["adapter"] != adapter["digest"]:
+            stale.setdefault(params_name(name), "searched with another adapter")
+    return stale
+
+
+def _rungs(found: Mapping[str, Any]) -> "dict[str, list[RungResult]]":
+    from retrain_assets.evaluation.refinement import Refinement
+
+    return {
+        name: list(Refinement.from_json(found[refined_name(name)]).done)
+        for name in families()
+        if refined_name(name) in found
+    }
+
+
+def _volatility(history: "pd.DataFrame | None", month: str) -> float | None:
+    """Sample sd of a month's daily log returns in %, None with fewer than three of them."""
+    import numpy as np
+
+    if history is None:
+        return None
+    returns = np.log(history["close"]).diff()[history["session"].dt.strftime("%Y-%m") == month]
+    return None if returns.count() < 3 else float(100 * returns.std())
+
+
+def _odd(history: "pd.DataFrame | None", bars: Bars, symbol: str) -> list[str]:
+    from retrain_assets.market.schema import warnings
+
+    return [] if history is None else list(warnings(history, bars.stock(symbol).calendar))

@@ -1,0 +1,86 @@
+"""Is a regression real: candidate and rivals on more forecasts than the test's three.
+
+The window is the end of the month's bars, as far as no choice was made there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from retrain_assets.errors import BadInput
+from retrain_assets.evaluation.comparison import NAIVE, window_at
+from retrain_assets.evaluation.pooling import MIN_ORIGINS, loss_p_value
+from retrain_assets.evaluation.splits import Split
+from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
+from retrain_assets.models.forecaster import Forecaster
+from retrain_assets.models.naive import NaiveForecaster
+
+CANDIDATE = "candidate"
+
+
+def confirmation_origins(split: Split, sessions: int) -> list[int]:
+    """Origins of the H-session forecasts that cover the last `sessions` bars, ascending.
+
+    Raises BadInput for a window that holds no forecast, and for one that would reach into the
+    selection, where the candidate's settings were chosen: it would be judged on its choice.
+    """
+    days, test = split.holdout_days, split.test
+    if sessions < days or sessions > test.bars:
+        raise BadInput(
+            f"holdout_days is {sessions}: give {days} to {test.bars}, one forecast at least and no "
+            "session on which settings were chosen"
+        )
+    count = sessions // days
+    first = test.stop - count * days - 1
+    return list(range(first, test.stop - 1, days))
+
+
+def confirm(
+    bars: pd.DataFrame,
+    origins: list[int],
+    days: int,
+    forecasters: Mapping[str, tuple[Forecaster, Version]],
+) -> dict[str, NDArray[np.float64]]:
+    """Relative losses of naive and of each named version, one an origin, (origin,)."""
+    closes = bars["close"].to_numpy()
+    actual = np.stack([closes[origin + 1 : origin + 1 + days] for origin in origins])
+    everyone = {NAIVE: (NaiveForecaster(), NAIVE_VERSION), **forecasters}
+    losses = {}
+    for name, (forecaster, version) in everyone.items():
+        context = min(version.context, origins[0] + 1)
+        windows = [window_at(bars, origin, context, days) for origin in origins]
+        forecast = forecaster.forecast(windows, [version.settings], seed=version.seed)
+        losses[name] = np.abs(forecast.mean[0] - actual).mean(axis=1) / closes[origins]
+    return losses
+
+
+def against(losses: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
+    """Each candidate against its family's rivals and naive: change in % and one-sided p.
+
+    A row has family, against, change_pct (above 0: the candidate errs more), origins and p_value
+    of "the candidate errs no more", null with fewer than eight forecasts.
+    """
+    rows = []
+    for name, own in losses.items():
+        family, _, variant = name.partition(".")
+        if variant != CANDIDATE:
+            continue
+        rivals = [n for n in losses if n == NAIVE or (n.startswith(f"{family}.") and n != name)]
+        for rival in rivals:
+            other = losses[rival]
+            enough = len(own) >= MIN_ORIGINS
+            rows.append(
+                {
+                    "family": family,
+                    "against": rival.removeprefix(f"{family}."),
+                    "change_pct": 100 * float(own.sum() / other.sum() - 1) if other.any() else None,
+                    "origins": len(own),
+                    "p_value": loss_p_value(own, other, alternative="greater") if enough else None,
+                }
+            )
+    return rows

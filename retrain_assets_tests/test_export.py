@@ -1,0 +1,742 @@
+"""The guide's file tree: every file, true numbers, the guide's commands, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retrain_assets.errors import BadInput, CheckpointError
+from retrain_assets.evaluation.contenders import adapted
+from retrain_assets.evaluation.production import ProductionStore
+from retrain_assets.evaluation.splits import Split, make_split
+from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
+from retrain_assets.export import export_tree
+from retrain_assets.export_files import retraining_results
+from retrain_assets.export_training import Trained, training_metrics
+from retrain_assets.files import read_json, write_json
+from retrain_assets.home import Home
+from retrain_assets.models import lora
+from retrain_assets.models.digest import weights_digest
+from retrain_assets.models.forecaster import default_layout, family
+from retrain_assets.training import adapters
+from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets_tests.installed import install, made_bars
+
+JULY, AUGUST = "2023-07", "2023-08"
+CHOSEN = {
+    "kronos": {"num_samples": 4, "temperature": 0.7, "top_k": None, "top_p": 0.9},
+    "toto": {"temperature": 0.5, "use_past_values": True},
+}
+KRONOS = "kronostraining/artifacts/stock_specific"
+TOTO = "tototraining/stock_models"
+PEFT = ("adapter_config.json", "adapter_model.safetensors", "base_weights.json")
+
+# As they stand in the guide.
+WORKING = """\
+cat hyperparameter_validation_results.json | jq '.[] | select(.kronos.status=="success") \
+| {stock, mae: .kronos.best_mae}'
+"""
+PARAMS = """\
+cat hyperparameter_validation_results.json | jq '.[] | {
+  stock: .stock,
+  kronos_params: .kronos.best_params,
+  toto_params: .toto.best_params
+}'
+"""
+METRICS = """\
+cat tototraining/stock_models/*/training_metrics.json | jq '{
+  stock: .stock,
+  final_val_loss: .final_val_loss,
+  final_val_mae: .final_val_mae
+}'
+"""
+RATES = """\
+cat retraining_results.json | jq '{
+  kronos_success_rate: ((.kronos_successes | length) / (.stocks_processed | length)),
+  toto_success_rate: ((.toto_successes | length) / (.stocks_processed | length))
+}'
+"""
+JQ = f"""\
+#!{sys.executable}
+import json, sys, jq
+for found in jq.compile(sys.argv[1]).input_text(sys.stdin.read()):
+    print(json.dumps(found, indent=2))
+"""
+
+
+def trained(
+    home: Home, name: str, symbol: str, month: str, *, steps: int = 2, seed: int = 0
+) -> adapters.AdapterRecord:
+    """An adapter of the tiny base after a few steps, of which 16 make an epoch."""
+    count, own = 330, family(name)
+    limits = own.limits("tiny", checkpoints=home.checkpoints)
+    overrides = PlanOverrides(epochs=3, rank=2, learning_rate=5e-3, loss="huber")
+    made = plan(count, 10.0, name, limits, overrides)
+    split = make_split(
+        count, context=made.context, horizon=made.horizon, holdout_days=7, limits=limits
+    )
+    return adapters.prepare(
+        family_name=name,
+        base="tiny",
+        symbol=symbol,
+        month=month,
+        bars=made_bars(count, seed=seed),
+        plan=made,
+        split=split,
+        seed=seed,
+        store=adapters.ModelStore(home.models),
+        checkpoints=home.checkpoints,
+        device="cpu",
+        max_steps=steps,
+    ).train(report=lambda progress: None)
+
+
+def zero_shot(adapter: adapters.AdapterRecord) -> Version:
+    base = adapted(adapter, family(adapter.family).default_settings, seed=0)
+    return replace(base, adapter=None, month="")
+
+
+def chosen(adapter: adapters.AdapterRecord) -> Version:
+    return adapted(adapter, CHOSEN[adapter.family], seed=0)
+
+
+def losses(columns: list[str], *, seed: int) -> dict[str, Any]:
+    """Losses of each column on 8 selection and 3 test origins."""
+    draw = np.random.default_rng(seed)
+    return {
+        segment: {
+            "cutoff": [f"2023-0{1 + i}-0{1 + seed % 9}" for i in range(count)],
+            "origin_close": draw.uniform(50, 60, count).tolist(),
+            **{column: draw.uniform(1, 2, count).tolist() for column in columns},
+        }
+        for segment, count in (("selection", 8), ("test", 3))
+    }
+
+
+def comparison(symbol: str, month: str, *found: adapters.AdapterRecord) -> dict[str, Any]:
+    """A `StockRecord` of a stock whose candidates are these adapters with chosen settings."""
+    variants = ("zero_shot", "adapter", "chosen")
+    names = ["naive", *(f"{a.family}.{v}" for a in found for v in variants)]
+    measured = losses(names, seed=int(month[-2:]))
+    scores = [
+        {
+            "unique_id": symbol,
+            "segment": segment,
+            "scope": "holdout",
+            "horizon": 7,
+            "candidate": name,
+            "origins": len(table["cutoff"]),
+            "mae": float(np.mean(table[name])),
+            "rmse": 1.1 * float(np.mean(table[name])),
+            "mae_pct": 2 * float(np.mean(table[name])),
+            "return_mae": 0.02,
+            "skill": -0.1,
+        }
+        for segment, table in measured.items()
+        for name in names
+    ]
+    return {
+        "symbol": symbol,
+        "month": month,
+        "plan_horizon": 16,
+        "holdout_days": 7,
+        "latency_s": {name: 0.001 * (1 + place) for place, name in enumerate(names)},
+        "scores": scores,
+        "losses": measured,
+        "candidates": {
+            a.family: {"name": f"{a.family}.chosen", "version": chosen(a).to_json()} for a in found
+        },
+        "zero_shot": {a.family: zero_shot(a).to_json() for a in found},
+        "last_month": {},
+    }
+
+
+def decision(promote: bool) -> dict[str, Any]:
+    reason = "it errs less" if promote else "it does not err less for certain"
+    return {
+        "promote": promote, "reason": reason, "candidate": "c", "incumbent": "i",
+        "numbers": {}, "rules": {},
+    }  # fmt: skip
+
+
+def state(candidate: Version, incumbent: Version, *, promote: bool) -> dict[str, Any]:
+    """One family of a champion record of August."""
+    return {
+        "champion": (candidate if promote else incumbent).to_json(),
+        "since": AUGUST if promote else JULY,
+        "candidate": candidate.to_json(),
+        "incumbent": incumbent.to_json(),
+        "decision": decision(promote),
+    }
+
+
+def champion(
+    compared: Mapping[str, Any], states: dict[str, dict[str, Any]], *, to: str
+) -> dict[str, Any]:
+    """A champion record of August; production points to a family's champion or to naive."""
+    version = NAIVE_VERSION.to_json() if to == "naive" else states[to]["champion"]
+    columns = ["naive", "pointer.incumbent"]
+    columns += [f"{name}.{one}" for name in states for one in ("incumbent", "candidate")]
+    decided = losses(columns, seed=8)
+    return {
+        "symbol": compared["symbol"],
+        "month": AUGUST,
+        "cut": "2023-08-31",
+        "final": True,
+        "live": True,
+        "decided_at": "2023-09-01T06:00:00+00:00",
+        "previous_month": JULY,
+        "rolled_back_to": None,
+        "notes": [],
+        "families": states,
+        "pointer": {
+            "to": to,
+            "version": version,
+            "since": AUGUST,
+            "incumbent": NAIVE_VERSION.to_json(),
+            "decision": decision(to != "naive"),
+        },
+        "losses": decided,
+        "history": {},
+    }
+
+
+@dataclass(frozen=True)
+class Made:
+    """A data folder with champions, and the adapters in it.
+
+    AAA: this month's adapter of Kronos is in production; Toto's champion is July's adapter.
+    BBB: naive is in production, Kronos' champion is the base alone, Toto was not trained.
+    SHORT failed. GONE has no bars any more.
+    """
+
+    home: Home
+    kronos: adapters.AdapterRecord
+    toto: adapters.AdapterRecord
+    toto_july: adapters.AdapterRecord
+    kronos_b: adapters.AdapterRecord
+
+    def comparison(self, symbol: str, month: str = AUGUST) -> dict[str, Any]:
+        path = self.home.results / "comparison_results" / month / f"{symbol}_comparison.json"
+        return dict(read_json(path))
+
+    def live(self, symbol: str) -> dict[str, Any]:
+        found = ProductionStore(self.home.production).live(symbol)
+        assert found is not None
+        return found
+
+    def decide(self, record: dict[str, Any]) -> None:
+        ProductionStore(self.home.production).set_live(record)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("export") / "data"
+    home = install(root)
+    made = Made(
+        home,
+        kronos=trained(home, "kronos", "AAA", AUGUST, steps=20),
+        toto=trained(home, "toto", "AAA", AUGUST),
+        toto_july=trained(home, "toto", "AAA", JULY, steps=20, seed=1),
+        kronos_b=trained(home, "kronos", "BBB", AUGUST),
+    )
+    folder = home.results / "comparison_results"
+    both = comparison("AAA", AUGUST, made.kronos, made.toto)
+    one = comparison("BBB", AUGUST, made.kronos_b)
+    for record in (both, one, comparison("AAA", JULY, made.toto_july)):
+        place = folder / record["month"]
+        write_json(place / f"{record['symbol']}_comparison.json", record)
+        (place / f"{record['symbol']}_comparison.txt").write_text(f"{record['symbol']} in words\n")
+    results = {"AAA": {"error": None}, "BBB": {"error": None}, "SHORT": {"error": "150 bars"}}
+    write_json(folder / AUGUST / "comparison_summary_h16.json", {"results": results})
+    searches = [
+        {
+            "stock": "AAA",
+            "kronos": {"status": "success", "best_mae": 2.5, "best_params": {"temperature": 0.7}},
+            "toto": {"status": "success", "best_mae": 2.1, "best_params": {"temperature": 0.5}},
+        },
+        {"stock": "BBB", "kronos": {"status": "failed", "error": "too few bars"}},
+    ]
+    name = "hyperparameter_validation_results.json"
+    write_json(home.results / "validation_results" / AUGUST / name, searches)
+    regressions = {"regressions": [], "failures": [], "summary": {"total_regressions": 0}}
+    write_json(home.results / "regression" / AUGUST / "regression_analysis.json", regressions)
+    kronos = state(chosen(made.kronos), zero_shot(made.kronos), promote=True)
+    toto = state(chosen(made.toto), chosen(made.toto_july), promote=False)
+    made.decide(champion(both, {"kronos": kronos, "toto": toto}, to="kronos"))
+    kept = state(chosen(made.kronos_b), zero_shot(made.kronos_b), promote=False)
+    made.decide(champion(one, {"kronos": kept}, to="naive"))
+    made.decide(champion(one | {"symbol": "GONE"}, {"kronos": kept}, to="naive"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def tree(once: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export, to be read only."""
+    target = tmp_path_factory.mktemp("exported") / "tree"
+    export_tree(target, home=once.home)
+    return target
+
+
+@pytest.fixture
+def made(once: Made, tmp_path: Path) -> Made:
+    """A copy of the data folder, to be changed."""
+    shutil.copytree(once.home.root, tmp_path / "data")
+    return replace(once, home=Home(tmp_path / "data"))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(params=["binary", "bindings"])
+def shell(
+    request: pytest.FixtureRequest, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Runs a line of the guide in the exported tree, with jq itself and with its bindings."""
+    if request.param == "binary" and shutil.which("jq") is None:
+        pytest.skip("there is no jq on this machine")
+    if request.param == "bindings":
+        (tmp_path / "bin").mkdir()
+        script = tmp_path / "bin" / "jq"
+        script.write_text(JQ)
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+
+    def run(command: str) -> list[Any]:
+        strict = f"set -o pipefail; {command}"
+        done = subprocess.run(
+            ["bash", "-c", strict], cwd=tree, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        decoder, text, found = json.JSONDecoder(), done.stdout.strip(), []
+        while text:
+            value, end = decoder.raw_decode(text)
+            found.append(value)
+            text = text[end:].strip()
+        return found
+
+    return run
+
+
+def test_the_tree_has_every_file_of_the_guide_and_no_other(once: Made, tree: Path) -> None:
+    wanted = {
+        *("export.json", "retraining_results.json", "regression_analysis.json"),
+        "hyperparameter_validation_results.json",
+        *("hyperparams/kronos/AAA.json", "hyperparams/kronos/BBB.json"),
+        "hyperparams/toto/AAA.json",
+        *(f"{KRONOS}/{s}/adapters/{s}/{file}" for s in ("AAA", "BBB") for file in PEFT),
+        *(f"{KRONOS}/{s}/checkpoints/training_config.json" for s in ("AAA", "BBB")),
+        *(f"{KRONOS}/{s}/metrics/evaluation.json" for s in ("AAA", "BBB")),
+        *(f"{KRONOS}/{s}/metrics/training.log" for s in ("AAA", "BBB")),
+        *(f"{TOTO}/AAA/AAA_model/{file}" for file in PEFT),
+        *(f"{TOTO}/AAA/training_{kind}.json" for kind in ("config", "metrics")),
+        f"{TOTO}/AAA/training_output.txt",
+        *(f"comparison_results/{s}_comparison.txt" for s in ("AAA", "BBB")),
+        "comparison_results/comparison_summary_h16.json",
+    }
+    assert set(contents(tree)) == wanted
+    assert read_json(tree / "export.json")["files"] == sorted(wanted)
+    for name in ("regression_analysis.json", "hyperparameter_validation_results.json"):
+        source = next(once.home.results.glob(f"*/{AUGUST}/{name}"))
+        assert (tree / name).read_bytes() == source.read_bytes()
+    assert (tree / "comparison_results/BBB_comparison.txt").read_text() == "BBB in words\n"
+
+
+def test_the_guides_lines_of_jq_print_what_they_promise(once: Made, shell: Any) -> None:
+    assert shell(WORKING) == [{"stock": "AAA", "mae": 2.5}]
+    assert shell(PARAMS) == [
+        {
+            "stock": "AAA",
+            "kronos_params": {"temperature": 0.7},
+            "toto_params": {"temperature": 0.5},
+        },
+        {"stock": "BBB", "kronos_params": None, "toto_params": None},
+    ]
+    (metrics,) = shell(METRICS)
+    july = once.comparison("AAA", JULY)["losses"]["selection"]["toto.adapter"]
+    assert metrics == {
+        "stock": "AAA",
+        "final_val_loss": once.toto_july.metrics["validations"][-1]["loss"],
+        "final_val_mae": pytest.approx(np.mean(july)),
+    }
+    # Of three stocks both families were asked for, and SHORT failed.
+    assert shell(RATES) == [
+        {
+            "kronos_success_rate": pytest.approx(2 / 3),
+            "toto_success_rate": pytest.approx(1 / 3),
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log", "record"),
+    [(f"{KRONOS}/AAA/metrics/training.log", "kronos"), (f"{TOTO}/AAA/training_output.txt", "july")],
+)
+def test_the_guides_tail_shows_a_line_an_epoch(
+    once: Made, tree: Path, log: str, record: str
+) -> None:
+    adapter = once.kronos if record == "kronos" else once.toto_july
+    done = subprocess.run(
+        ["tail", "-n", "100", log], cwd=tree, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    before = adapter.metrics["base_validation_loss"]
+    assert lines[1] == f"epoch 0/3 step 0/20 val_loss={before:.6f}"
+    pattern = r"epoch (\d)/3 step (\d+)/20 train_loss=([\d.-]+) val_loss=([\d.-]+)"
+    epochs = [found for line in lines if (found := re.fullmatch(pattern, line))]
+    assert [(found[1], found[2]) for found in epochs] == [("1", "16"), ("2", "20")]
+    steps = [values["loss"] for values in adapter.metrics["step_losses"]]
+    for found, part, number in zip(epochs, (steps[:16], steps[16:]), (1, 2), strict=True):
+        held_out = adapter.metrics["validations"][number]["loss"]
+        assert float(found[3]) == pytest.approx(np.mean(part), abs=1e-6)
+        assert float(found[4]) == pytest.approx(held_out, abs=1e-6)
+    best = adapter.metrics["best_epoch"]
+    assert lines[-1].startswith(f"ended (max_steps): kept epoch {best} val_loss=")
+    assert len(lines) == 5
+
+
+def test_the_guides_live_snippet_finds_its_files(
+    once: Made, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree)
+    with open("hyperparams/toto/AAA.json") as f:  # noqa: PTH123  # as in the guide
+        config = json.load(f)
+    assert config["temperature"] == 0.5
+    assert config["model_path"] == "tototraining/stock_models/AAA/AAA_model"
+    model = family("toto").load("tiny", checkpoints=once.home.checkpoints, device="cpu")
+    assert model.fingerprint == config["fingerprint"]
+    wrapped = lora.load(model.module, Path(config["model_path"]), base_weights=model.base_weights)
+    assert weights_digest(lora.adapter_weights(wrapped)) == once.toto_july.digest
+
+
+def test_settings_stand_at_the_top_with_the_champions_own_errors(once: Made, tree: Path) -> None:
+    found = read_json(tree / "hyperparams/kronos/AAA.json")
+    record, compared = once.live("AAA"), once.comparison("AAA")
+    version = Version.from_json(record["families"]["kronos"]["champion"])
+    assert {name: found[name] for name in CHOSEN["kronos"]} == CHOSEN["kronos"]
+    assert found["config"] == {"name": f"kronos adapter of {AUGUST}", **CHOSEN["kronos"]}
+    assert found["model_path"] == f"{KRONOS}/AAA/adapters/AAA"
+    assert (found["stock"], found["base"], found["month"]) == ("AAA", "tiny", AUGUST)
+    assert (found["version"], found["fingerprint"]) == (version.id, once.kronos.fingerprint)
+    assert found["context_length"] == once.kronos.split["context"]
+    assert found["prediction_length"] == once.kronos.split["horizon"]
+    assert found["in_production"] is True
+    # It was promoted, so its errors are the candidate's.
+    for section, segment in (("validation", "selection"), ("test", "test")):
+        table = record["losses"][segment]
+        own, close = np.array(table["kronos.candidate"]), np.array(table["origin_close"])
+        naive = np.array(table["naive"])
+        assert found[section] == {
+            "price_mae": pytest.approx(own.mean()),
+            "pct_return_mae": pytest.approx((own / close).mean()),
+            "naive_price_mae": pytest.approx(naive.mean()),
+            "skill": pytest.approx(1 - own.sum() / naive.sum()),
+            "origins": len(own),
+            "latency_s": compared["latency_s"]["kronos.chosen"],
+        }
+
+
+def test_a_champion_of_an_earlier_month_keeps_its_adapter_and_its_records(
+    once: Made, tree: Path
+) -> None:
+    settings = read_json(tree / "hyperparams/toto/AAA.json")
+    table = once.live("AAA")["losses"]["test"]
+    assert (settings["month"], settings["adapter_month"]) == (AUGUST, JULY)
+    assert settings["test"]["price_mae"] == pytest.approx(np.mean(table["toto.incumbent"]))
+    assert settings["test"]["latency_s"] is None, "August's comparison has no column of it"
+    assert settings["in_production"] is False
+    metrics = read_json(tree / TOTO / "AAA/training_metrics.json")
+    config = read_json(tree / TOTO / "AAA/training_config.json")
+    for file in (metrics, config):
+        assert (file["month"], file["adapter"]) == (JULY, once.toto_july.digest)
+        assert (file["champion"], file["in_production"]) == (True, False)
+    stored = lora.read_weights(tree / TOTO / "AAA/AAA_model")
+    assert weights_digest(stored) == once.toto_july.digest != once.toto.digest
+
+
+def test_a_base_alone_has_no_model_and_its_candidate_is_shown_as_what_it_is(
+    once: Made, tree: Path
+) -> None:
+    settings = read_json(tree / "hyperparams/kronos/BBB.json")
+    assert settings["model_path"] is None
+    assert settings["adapter_month"] is None
+    assert settings["temperature"] == family("kronos").default_settings["temperature"]
+    assert settings["prediction_length"] == 16
+    assert settings["test"]["latency_s"] == once.comparison("BBB")["latency_s"]["kronos.zero_shot"]
+    table = once.live("BBB")["losses"]["selection"]
+    assert settings["validation"]["price_mae"] == pytest.approx(np.mean(table["kronos.incumbent"]))
+    metrics = read_json(tree / KRONOS / "BBB/metrics/evaluation.json")
+    assert metrics["adapter"] == once.kronos_b.digest
+    assert (metrics["champion"], metrics["in_production"]) == (False, False)
+    entry = read_json(tree / "export.json")["stocks"]["BBB"]
+    assert entry["pointer"] == {"to": "naive", "version": "naive", "since": AUGUST}
+    assert entry["families"]["kronos"]["model_path"] is None
+
+
+def test_metrics_and_config_are_those_of_the_fit(once: Made, tree: Path) -> None:
+    metrics = read_json(tree / KRONOS / "AAA/metrics/evaluation.json")
+    fit = once.kronos.metrics
+    assert metrics["val_losses"] == [v["loss"] for v in fit["validations"][1:]]
+    assert metrics["base_val_loss"] == fit["validations"][0]["loss"]
+    assert metrics["best_val_loss"] == metrics["min_val_loss"] == fit["validation_loss"]
+    assert metrics["best_epoch"] == fit["best_epoch"]
+    assert len(metrics["train_losses"]) == fit["epochs"]
+    assert metrics["timestamp"] == "2023-09-01T06:00:00+00:00"
+    table = once.comparison("AAA")["losses"]
+    assert metrics["final_val_mae"] == pytest.approx(np.mean(table["selection"]["kronos.adapter"]))
+    assert (metrics["val_mae_segment"], metrics["val_mae_horizon"]) == ("selection", 7)
+    assert metrics["val_mae_origins"] == 8
+    assert metrics["val_mae_settings"] == family("kronos").default_settings
+    tested = float(np.mean(table["test"]["kronos.adapter"]))
+    assert metrics["aggregate"]["mae"] == pytest.approx(tested)
+    assert metrics["per_symbol"][0]["symbol"] == "AAA"
+    config = read_json(tree / KRONOS / "AAA/checkpoints/training_config.json")
+    assert (config["lora_rank"], config["lora_alpha"], config["epochs"]) == (2, 4, 3)
+    assert (config["max_steps"], config["warm_start"], config["rung"]) == (20, None, None)
+    assert config["plan"] == once.kronos.plan
+    assert Split.from_json({k: v for k, v in config["split"].items() if k != "dates"}).n_bars == 330
+    assert config["split"]["dates"] == once.kronos.split_dates
+
+
+def shown(once: Made, compared: dict[str, Any] | None) -> dict[str, Any]:
+    now = Trained(once.kronos, champion=True, in_production=True, decided_at="", compared=compared)
+    return training_metrics(now)
+
+
+def test_an_adapter_of_a_refinement_is_scored_with_the_settings_it_was_compared_with(
+    once: Made,
+) -> None:
+    compared = once.comparison("AAA")
+    compared["candidates"]["kronos"]["name"] = "kronos.refined"
+    rows = [r for r in compared["scores"] if r["candidate"] == "kronos.chosen"]
+    compared["scores"] += [row | {"candidate": "kronos.refined", "mae": 9.0} for row in rows]
+    metrics = shown(once, compared)
+    assert metrics["final_val_mae"] == 9.0
+    assert metrics["val_mae_settings"] == CHOSEN["kronos"]
+
+
+def test_an_error_that_no_comparison_measured_is_null(once: Made) -> None:
+    other = once.comparison("AAA")
+    other["candidates"]["kronos"]["version"]["adapter"]["digest"] = "of another adapter"
+    alone = once.comparison("AAA")
+    del alone["candidates"]["kronos"]
+    for compared in (None, other, alone):
+        metrics = shown(once, compared)
+        assert (metrics["final_val_mae"], metrics["val_mae_segment"]) == (None, None)
+        assert metrics["final_val_loss"] is not None
+
+
+def test_the_index_lists_versions_and_what_was_left_out(once: Made, tree: Path) -> None:
+    index = read_json(tree / "export.json")
+    assert index["month"] == AUGUST
+    assert set(index["stocks"]) == {"AAA", "BBB"}
+    versions = {n: s["version"] for n, s in index["stocks"]["AAA"]["families"].items()}
+    champions = once.live("AAA")["families"]
+    assert versions == {n: Version.from_json(s["champion"]).id for n, s in champions.items()}
+    assert index["stocks"]["AAA"]["pointer"]["version"] == versions["kronos"]
+    (left,) = index["left_out"]
+    assert left["what"] == "GONE"
+    assert "no bars" in left["why"]
+
+
+def test_nothing_in_the_tree_points_out_of_it(once: Made, tree: Path) -> None:
+    for name, content in contents(tree).items():
+        assert str(once.home.root).encode() not in content, name
+        assert str(tree).encode() not in content, name
+    for path in (tree / "hyperparams").rglob("*.json"):
+        model = read_json(path)["model_path"]
+        assert model is None or (tree / model / "adapter_model.safetensors").is_file()
+
+
+def test_the_same_champions_give_the_same_bytes(once: Made, tree: Path, tmp_path: Path) -> None:
+    files = export_tree(tmp_path / "again", home=once.home)
+    assert files == sorted((tmp_path / "again") / name for name in contents(tree))
+    assert contents(tmp_path / "again") == contents(tree)
+    assert export_tree(tmp_path / "again", home=once.home) == files
+    assert contents(tmp_path / "again") == contents(tree)
+
+
+def replaced_weights(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = {name: torch.ones_like(v) for name, v in lora.read_weights(folder).items()}
+    save_file(weights, folder / lora.WEIGHTS_FILE)
+
+
+def other_alpha(folder: Path) -> None:
+    config = read_json(folder / lora.CONFIG_FILE)
+    write_json(folder / lora.CONFIG_FILE, config | {"lora_alpha": 64})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "is gone: retrain AAA"),
+        (lambda folder: (folder / lora.WEIGHTS_FILE).unlink(), "is missing"),
+        (replaced_weights, "is not the one that was decided on"),
+        (other_alpha, r"rank and alpha \(2, 64\)"),
+    ],
+)
+def test_a_champion_that_is_gone_or_altered_is_refused_and_the_old_export_stays(
+    made: Made, tmp_path: Path, damage: Any, message: str
+) -> None:
+    target = tmp_path / "out" / "tree"
+    export_tree(target, home=made.home)
+    before = contents(target)
+    damage(made.home.models / made.toto_july.folder)
+    with pytest.raises(CheckpointError, match=message):
+        export_tree(target, home=made.home)
+    assert contents(target) == before
+    with pytest.raises(CheckpointError, match=message):
+        export_tree(tmp_path / "out" / "new", home=made.home)
+    assert {p.name for p in target.parent.iterdir() if not p.name.endswith(".lock")} == {"tree"}
+
+
+def test_a_candidate_that_is_gone_is_left_out(made: Made, tmp_path: Path) -> None:
+    shutil.rmtree(made.home.models / made.kronos_b.folder)
+    export_tree(tmp_path / "tree", home=made.home)
+    assert not (tmp_path / "tree" / KRONOS / "BBB").exists()
+    assert (tmp_path / "tree" / "hyperparams/kronos/BBB.json").is_file()
+    left = read_json(tmp_path / "tree" / "export.json")["left_out"]
+    assert f"{KRONOS}/BBB/adapters/BBB" in {entry["what"] for entry in left}
+
+
+def test_a_base_in_production_puts_no_adapter_there(made: Made, tmp_path: Path) -> None:
+    record = made.live("BBB")
+    base = record["families"]["kronos"]["champion"]
+    made.decide(record | {"pointer": record["pointer"] | {"to": "kronos", "version": base}})
+    export_tree(tmp_path / "tree", home=made.home)
+    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/BBB.json")
+    metrics = read_json(tmp_path / "tree" / KRONOS / "BBB/metrics/evaluation.json")
+    assert (settings["in_production"], metrics["in_production"]) == (True, False)
+
+
+def test_an_export_follows_a_change_of_champions(made: Made, tmp_path: Path) -> None:
+    target = tmp_path / "tree"
+    export_tree(target, home=made.home)
+    record = made.live("AAA")
+    del record["families"]["toto"]
+    made.decide(record)
+    export_tree(target, home=made.home)
+    assert not (target / TOTO).exists()
+    assert not (target / "hyperparams/toto").exists()
+
+
+def test_a_month_that_decided_nothing_is_told_by_its_comparison(made: Made, tmp_path: Path) -> None:
+    record = made.live("BBB")
+    record["families"]["kronos"] |= {"candidate": None, "decision": decision(False)}
+    made.decide(record | {"losses": {}, "rolled_back_to": JULY})
+    export_tree(tmp_path / "tree", home=made.home)
+    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/BBB.json")
+    table = made.comparison("BBB")["losses"]["test"]
+    assert settings["test"]["price_mae"] == pytest.approx(np.mean(table["kronos.zero_shot"]))
+    metrics = read_json(tmp_path / "tree" / KRONOS / "BBB/metrics/evaluation.json")
+    assert metrics["adapter"] == made.kronos_b.digest
+
+
+def test_reports_that_are_missing_are_listed_and_nothing_is_made_up(
+    made: Made, tmp_path: Path
+) -> None:
+    shutil.rmtree(made.home.results)
+    export_tree(tmp_path / "tree", home=made.home)
+    left = {e["what"]: e["why"] for e in read_json(tmp_path / "tree" / "export.json")["left_out"]}
+    for name in ("regression_analysis.json", "comparison_results/AAA_comparison.txt"):
+        assert not (tmp_path / "tree" / name).exists()
+        assert "materialize" in left[name]
+    assert "latency of AAA" in left
+    assert read_json(tmp_path / "tree" / "hyperparameter_validation_results.json") == []
+    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/AAA.json")
+    assert settings["validation"]["price_mae"] > 0
+    assert (settings["validation"]["latency_s"], settings["prediction_length"]) == (None, 16)
+
+
+def test_a_comparison_made_anew_on_other_origins_is_not_taken_for_the_old_one(
+    made: Made, tmp_path: Path
+) -> None:
+    path = made.home.results / "comparison_results" / AUGUST / "AAA_comparison.json"
+    compared = read_json(path)
+    compared["losses"]["test"]["cutoff"][0] = "2023-01-02"
+    write_json(path, compared)
+    export_tree(tmp_path / "tree", home=made.home)
+    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/AAA.json")
+    assert settings["test"]["latency_s"] is None
+
+
+def test_a_family_that_is_no_longer_there_is_left_out(made: Made, tmp_path: Path) -> None:
+    record = made.live("AAA")
+    record["families"]["chronos"] = record["families"]["toto"]
+    made.decide(record)
+    export_tree(tmp_path / "tree", home=made.home)
+    index = read_json(tmp_path / "tree" / "export.json")
+    assert set(index["stocks"]["AAA"]["families"]) == {"kronos", "toto"}
+    assert "chronos of AAA" in {entry["what"] for entry in index["left_out"]}
+
+
+def test_with_nothing_in_production_it_is_said_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"nothing is in production .*: run `retrain run"):
+        export_tree(tmp_path / "tree", home=Home(tmp_path / "data"))
+    assert not (tmp_path / "tree").exists()
+
+
+def test_a_month_without_champions_is_refused(once: Made, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"decided on in {JULY}: .* one of {AUGUST}"):
+        export_tree(tmp_path / "tree", home=once.home, month=JULY)
+    export_tree(tmp_path / "tree", home=once.home, month=AUGUST)
+
+
+def test_a_folder_with_other_files_is_never_replaced(once: Made, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds notes\.txt, which is not of an export"):
+        export_tree(mine, home=once.home)
+    (mine / "notes.txt").unlink()
+    export_tree(mine, home=once.home)  # an empty folder is taken
+    (mine / "hyperparams" / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds hyperparams/notes\.txt"):
+        export_tree(mine, home=once.home)
+    assert (mine / "hyperparams" / "notes.txt").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInput, match="is a file"):
+        export_tree(tmp_path / "file", home=once.home)
+
+
+def test_retraining_counts_only_families_that_were_asked_for() -> None:
+    records = [
+        {"symbol": "BBB", "candidates": {"kronos": {}}},
+        {"symbol": "AAA", "candidates": {"kronos": {}}},
+    ]
+    summaries = [{"results": {"AAA": {"error": None}, "CCC": {"error": "150 bars"}}}]
+    found = retraining_results(AUGUST, records, summaries, ["kronos", "toto"])
+    assert found == {
+        "month": AUGUST,
+        "stocks_processed": ["AAA", "BBB", "CCC"],
+        "kronos_successes": ["AAA", "BBB"],
+        "kronos_failures": ["CCC"],
+        "toto_successes": [],
+        "toto_failures": [],
+        "errors": {"CCC": "150 bars"},
+    }
+    # A stock that failed this time is none of its older record's successes.
+    summaries = [{"results": {"AAA": {"error": "the disk is full"}}}]
+    again = retraining_results(AUGUST, records, summaries, ["kronos"])
+    assert (again["kronos_successes"], again["kronos_failures"]) == (["BBB"], ["AAA"])
+
+
+def test_a_family_without_names_of_its_own_gets_the_usual_folders() -> None:
+    layout = default_layout("chronos").of("BRK.B")
+    assert layout.model == "chronostraining/stock_models/BRK.B/BRK.B_model"
+    assert layout.log == "chronostraining/stock_models/BRK.B/training_output.txt"
