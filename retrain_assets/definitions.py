@@ -1,12 +1,14 @@
-"""The code location: every asset, check, job and resource of the project, over one data folder."""
+"""The code location: every asset, check, job, sensor and resource, over one data folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from retrain_assets.defs.adapters import adapters
+from retrain_assets.defs.automation import build_escalation
 from retrain_assets.defs.baseline import baseline_metrics
 from retrain_assets.defs.checks import adapter_checks, params_checks
 from retrain_assets.defs.comparison import comparison
@@ -22,6 +24,11 @@ from retrain_assets.defs.regression import regression_report
 from retrain_assets.defs.resources import build_resources
 from retrain_assets.defs.summary import comparison_summary
 from retrain_assets.home import Home
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition,
+    )
 
 RETRAIN_STOCK = "retrain_stock"
 SEARCH_PARAMS = "search_params"
@@ -39,11 +46,14 @@ def build_definitions(home: Home, *, device: str = "auto") -> dg.Definitions:
     summaries = [comparison_summary, params_summary, regression_report, guide_files]
     decided = [comparison, champion]
     per_stock = [market_bars, baseline_metrics, *adapters(), *searches, *decided, live_performance]
+    jobs = _jobs(per_stock, searches, [*ladders, *decided], summaries)
+    (refine,) = [job for job in jobs if job.name == REFINE_STOCK]
     return dg.Definitions(
         assets=[*per_stock, *ladders, confirmation, *summaries],
         asset_checks=[bars_are_valid, *adapter_checks(), *params_checks(), live_drift],
         resources=build_resources(home, device=device),
-        jobs=_jobs(per_stock, searches, [*ladders, *decided], summaries),
+        jobs=jobs,
+        sensors=[build_escalation(refine)],
         # A run is one stock: its steps share one process, and the base model loads once.
         executor=dg.in_process_executor,
     )
@@ -51,7 +61,7 @@ def build_definitions(home: Home, *, device: str = "auto") -> dg.Definitions:
 
 def _jobs(
     per_stock: Assets, searches: Assets, refined: Assets, summaries: Assets
-) -> list[dg.UnresolvedAssetJobDefinition]:
+) -> list[UnresolvedAssetJobDefinition]:
     return [
         _job(RETRAIN_STOCK, per_stock, "One stock and month, from its bars to what is promoted."),
         _job(SEARCH_PARAMS, searches, "Inference parameters of adapters that are stored already."),
@@ -66,7 +76,7 @@ def _jobs(
     ]
 
 
-def _job(name: str, assets: Assets, description: str) -> dg.UnresolvedAssetJobDefinition:
+def _job(name: str, assets: Assets, description: str) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name, selection=dg.AssetSelection.assets(*assets), description=description
     )

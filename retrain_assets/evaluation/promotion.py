@@ -49,7 +49,7 @@ class Rules:
         for name in ("yearly_error", "veto_level"):
             if not 0 < getattr(self, name) < 0.5:
                 raise BadInput(f"{name} is {getattr(self, name)}: give a number between 0 and 0.5")
-        for name, least in (("looks", 1), ("decisions", 1), ("min_origins", 2)):
+        for name, least in (("looks", 1), ("decisions", 1), ("min_origins", 3)):
             if not getattr(self, name) >= least:
                 raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
         if not 0 <= self.smallest_gain < 1:

@@ -304,7 +304,7 @@ def test_a_change_may_have_to_be_worth_something() -> None:
         ("looks", 0),
         ("decisions", 0),
         ("veto_level", 0.5),
-        ("min_origins", 1),
+        ("min_origins", 2),
         ("repetitions", 478),
         ("smallest_gain", -0.1),
         ("smallest_gain", 2),
