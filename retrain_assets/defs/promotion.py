@@ -19,6 +19,7 @@ from retrain_assets.defs.resources import Bars, Device, Models, Production, Repo
 from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
+from retrain_assets.models.forecaster import families
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.champions import Losses, Occasion
@@ -85,12 +86,13 @@ def champion(
             market_bars.symbol, market_bars.month
         )
         occasion = _occasion(market_bars, bars)
+        _require_same_bars(comparison, market_bars)
         with device.lease() as where:
             scorer = Scorer(market_bars.bars, models, where, config.seed)
             record = decided(occasion, comparison, known, scorer, config, production)
         tags = partition_tags(context)
         with tracking.run("promotion", str(context.partition_key), tags=tags) as run:
-            run.log_metrics([(0, flat_numbers(record["families"] | {"to": record["pointer"]}))])
+            run.log_metrics([(0, flat_numbers(_numbers(record)))])
             run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
             with kept.lock(market_bars.symbol):
                 kept.keep(record)
@@ -101,6 +103,14 @@ def champion(
     for line in in_words(record):
         tell(context, line)
     return dg.Output(record, metadata=_metadata(record))
+
+
+def _require_same_bars(comparison: dict[str, Any] | None, view: PartitionBars) -> None:
+    if comparison is not None and comparison["bars_hash"] != view.hash:
+        raise BadInput(
+            f"the comparison of {view.symbol} {view.month} was made on other bars: materialize it "
+            "again"
+        )
 
 
 class Scorer:
@@ -209,6 +219,7 @@ def preview(
     cut = month_cut(month, pd.DatetimeIndex(stored["session"]), calendar, symbol=symbol)
     view = PartitionBars.at(cut, stored, symbol, calendar)
     comparison = resources["reports"].comparison_record(month, symbol)
+    _require_same_bars(comparison, view)
     known = production.store().before(symbol, month)
     with resources["device"].lease() as where:
         scorer = Scorer(view.bars, resources["models"], where, config.seed)
@@ -216,6 +227,7 @@ def preview(
 
 
 def read_rules(config: PromotionConfig) -> "Rules":
+    """The rules that a configuration names; a stock's families and its pointer share the error."""
     from dataclasses import fields
 
     from retrain_assets.evaluation.promotion import Rules
@@ -223,7 +235,8 @@ def read_rules(config: PromotionConfig) -> "Rules":
     known = {f.name: f.type for f in fields(Rules)}
     if unknown := sorted(set(config.rules) - set(known)):
         raise BadInput(f"there is no rule {', '.join(unknown)}: use {', '.join(known)}")
-    whole = {name: int(v) if known[name] == "int" else v for name, v in config.rules.items()}
+    given = {"decisions": 1 + len(families())} | config.rules
+    whole = {name: int(v) if known[name] == "int" else v for name, v in given.items()}
     return Rules(**whole)  # type: ignore[arg-type]
 
 
@@ -274,6 +287,12 @@ def in_words(record: dict[str, Any]) -> list[str]:
     return lines + list(record["notes"])
 
 
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """What each decision was made by."""
+    states = record["families"] | {"pointer": record["pointer"]}
+    return {name: state["decision"]["numbers"] for name, state in states.items()}
+
+
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
     """What the page of one partition shows."""
     decisions = {name: state["decision"] for name, state in record["families"].items()}
@@ -288,6 +307,6 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
         "since": record["pointer"]["since"] or "the beginning",
         "live": dg.MetadataValue.bool(record["live"]),
         "decisions": dg.MetadataValue.table(rows),
-        "numbers": dg.MetadataValue.json({n: d["numbers"] for n, d in decisions.items()}),
+        "numbers": dg.MetadataValue.json(_numbers(record)),
         "notes": dg.MetadataValue.json(record["notes"]),
     }

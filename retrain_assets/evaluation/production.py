@@ -25,7 +25,7 @@ from retrain_assets.market.bars import is_symbol
 LIVE_FILE = "live.json"
 
 _MONTH = r"\d{4}-(0[1-9]|1[0-2])"
-_DECISION_FILE = re.compile(rf"(?P<number>\d{{6,}})_(?P<month>{_MONTH})\.json")
+_DECISION_FILE = re.compile(rf"\d{{6}}_{_MONTH}\.json")
 _LOCK_SECONDS = 60.0
 
 
@@ -149,8 +149,7 @@ class ProductionStore:
     def _files(self, symbol: str) -> list[Path]:
         """Files of decisions in the order they were kept; whatever else lies there is not ours."""
         found = self._folder(symbol).glob("*.json")
-        ours = [file for file in found if _DECISION_FILE.fullmatch(file.name)]
-        return sorted(ours, key=lambda file: int(file.name.split("_")[0]))
+        return sorted(file for file in found if _DECISION_FILE.fullmatch(file.name))
 
 
 def _version(value: dict[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,20 @@ def decide(evidence: Evidence, rules: Rules, *, seed: int = 0) -> Decision:
 
     seed: of the tests' random samples. Same evidence, rules and seed give the same decision.
 
-    CALIBRATION
+    What was measured, on simulated years of monthly decisions (400 without skill, 100 where all
+    settings err 10 % less; 26 selection origins of which 3 are new each month, heavy-tailed losses,
+    a month's skill with a standard error of 2 points; months alike, half alike or not at all; the
+    cheapest setting that ties chosen, or the best), as the range over those ways, in % of years:
+
+        settings tried     1          6          48         192        192 and 6
+        promoted, no skill 0 to 1.5   0 to 1.0   0 to .8    0 to .5    0 to .5
+        promoted, 10 %     100        100        100        97 to 100  97 to 100
+
+    A gain of 5 % was promoted in 65 to 77 % of years, one of 3 % in 13 to 25 %; 10 % of one
+    setting alone of 192 in 90 to 99 %. Hansen's test alone, at the year's error over 12, promoted
+    in up to 10 % of years without skill; a t test times the settings tried missed up to 12 % of
+    gains of 10 %. Where a candidate mostly gains a little and rarely loses much (skewness -1.5),
+    2 to 10 % of years without skill promoted: 26 origins cannot show what is rare.
     """
     losses = evidence.distinct()
     numbers = _measures(evidence, rules, losses)

@@ -10,8 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from retrain_assets.definitions import build_definitions
+from retrain_assets.defs.partitions import partition_key, register_stocks
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import families
 
@@ -100,9 +102,22 @@ def test_what_uses_a_model_waits_for_the_gpu_pool(repository: dg.RepositoryDefin
     assert pooled == {"comparison", "champion", "live_performance", "confirmation", *steps}
 
 
-def test_a_decision_waits_for_that_of_the_month_before(repository: dg.RepositoryDefinition) -> None:
-    mapping = repository.asset_graph.get(dg.AssetKey("champion")).partition_mappings
-    assert dg.AssetKey("champion") in mapping
+@pytest.mark.parametrize("name", ["champion", "live_performance"])
+def test_what_was_decided_the_month_before_is_read(
+    repository: dg.RepositoryDefinition, name: str
+) -> None:
+    graph, own = repository.asset_graph, partition_key("2023-08", "AAA")
+    with dg.DagsterInstance.ephemeral() as instance:
+        register_stocks(instance, ["AAA", "BBB"])
+        with partition_loading_context(dynamic_partitions_store=instance):
+            subset = graph.get(dg.AssetKey(name)).partitions_def.subset_with_partition_keys([own])
+            mapping = graph.get_partition_mapping(dg.AssetKey(name), dg.AssetKey("champion"))
+            found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+                subset,
+                graph.get(dg.AssetKey(name)).partitions_def,
+                graph.get(dg.AssetKey("champion")).partitions_def,
+            )
+            assert set(found.partitions_subset.get_partition_keys()) == {"2023-07|AAA"}
 
 
 def test_each_job_has_its_share_of_the_graph(repository: dg.RepositoryDefinition) -> None:

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from retrain_assets.errors import BadInput, RetrainError
@@ -17,6 +19,8 @@ from retrain_assets.evaluation.params import (
     params_record,
     read_search,
     reproduce,
+    same_terms,
+    tried_losses,
     write_search,
 )
 from retrain_assets.evaluation.racing import Racing
@@ -132,6 +136,34 @@ def test_a_search_is_written_whole_and_read_back(tmp_path: Path) -> None:
         read_search(folder)
     with pytest.raises(BadInput, match=r"params.json does not exist"):
         read_search(tmp_path / "nowhere")
+
+
+def test_another_adapter_is_searched_on_the_very_same_terms(tmp_path: Path) -> None:
+    folder = write_search(tmp_path, the_record(), the_result())
+    settings, racing = same_terms(*read_search(folder)[:2])
+    assert settings == SETTINGS
+    assert [[type(v) for v in one.values()] for one in settings] == [
+        [type(v) for v in one.values()] for one in SETTINGS
+    ]
+    assert racing == Racing()
+    exhaustive = dataclasses.replace(the_record(), summary={**the_record().summary, "racing": None})
+    assert same_terms(exhaustive, the_result().table)[1] is None
+
+
+def test_everything_that_was_tried_is_gathered_on_the_same_origins(tmp_path: Path) -> None:
+    other = searched(SETTINGS[:2])
+    folders = [
+        write_search(tmp_path, the_record(), the_result()),
+        write_search(tmp_path, recorded(other, SETTINGS[:2]), other),
+    ]
+    close = pd.Series(50.0, index=the_result().losses.index)
+    tried = tried_losses(folders, relative_to=close)
+    assert tried.shape == (len(close), len(SETTINGS) + 2)
+    first = the_result().losses["0"].to_numpy() / 50
+    np.testing.assert_array_equal(tried.iloc[:, 0], first)
+    assert tried_losses([], relative_to=close).shape == (len(close), 0)
+    with pytest.raises(BadInput, match="made on other origins than the comparison"):
+        tried_losses(folders, relative_to=close.iloc[1:])
 
 
 @pytest.mark.parametrize(

@@ -132,15 +132,16 @@ def test_a_gain_of_ten_percent_is_promoted_within_the_year(world: World) -> None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", [(1,), (6,), (48,), (192,), (192, 6)], ids=str)
-@pytest.mark.parametrize("lasting", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("settings", [(1,), (48,), (192,), (192, 6)], ids=str)
+@pytest.mark.parametrize("lasting", [0.0, 1.0])
 @pytest.mark.parametrize("greedy", [False, True], ids=["ties", "greedy"])
 def test_the_rule_holds_however_many_are_tried(
     settings: tuple[int, ...], lasting: float, greedy: bool
 ) -> None:
     world = World(settings, lasting=lasting, greedy=greedy)
-    assert share_promoted(world, 200, Rules()) <= 0.05
-    assert share_promoted(replace(world, gain=0.1), 100, Rules()) >= 0.9
+    rules = Rules(repetitions=1999)
+    assert share_promoted(world, 200, rules) <= 0.05
+    assert share_promoted(replace(world, gain=0.1), 60, rules) >= 0.9
 
 
 def evidence(gain: float, *, origins: int = ORIGINS, tests: int = 9, tried: int = 6) -> Evidence:
