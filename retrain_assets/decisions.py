@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrain_assets import options as option
-from retrain_assets.errors import BadInput
+from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.opened import dagster_instance, opened, output
 from retrain_assets.running import asked_for, run_and_show
 
@@ -64,19 +64,19 @@ def analyze(
         one_of_them = bool(stocks) or priority
         everyone = everything or not one_of_them
         _, asked = asked_for(home, universe, stocks, priority, everyone, month)
-        output().print(_report(home, asked), markup=False, highlight=False, soft_wrap=True)
-        return
-    chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-    run_and_show(
-        home,
-        chosen,
-        asked,
-        Confirm(holdout_days),
-        caption=f"month {asked}, last {holdout_days} sessions",
-        device=device,
-        jobs=jobs,
-        quiet=no_progress,
-    )
+        _make_report(home, asked)
+    else:
+        chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
+        run_and_show(
+            home,
+            chosen,
+            asked,
+            Confirm(holdout_days),  # which makes the report as well
+            caption=f"month {asked}, last {holdout_days} sessions",
+            device=device,
+            jobs=jobs,
+            quiet=no_progress,
+        )
     output().print(_report(home, asked), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -163,13 +163,19 @@ def rollback(
 
     Example: `retrain rollback NVDA --to 2023-06`
 
-    It holds until the stock is decided on again. On the web page: materialize the stock's latest
-    `champion` with `rollback_to` in its configuration.
+    It holds until the stock is decided on again. On the web page: materialize the `champion` of the
+    month that is live with `rollback_to` in its configuration, then `guide_files` of that month.
     """
+    from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.followups import Promote
 
     home, universe = opened()
-    chosen, asked = asked_for(home, universe, [stock], False, False, None)
+    chosen, _ = asked_for(home, universe, [stock], False, False, None)
+    (symbol,) = chosen.symbols
+    live = ProductionStore(home.production).live(symbol)
+    if live is None:
+        raise BadInput(f"nothing is in production for {symbol}: there is nothing to put back")
+    asked = str(live["month"])
     run_and_show(
         home,
         chosen,
@@ -203,25 +209,37 @@ def _show_dry_run(
     from retrain_assets.defs.resources import build_resources
 
     console = output()
-    config = PromotionConfig(rules=dict(rules), seed=0, rollback_to=None)
+    config = PromotionConfig(rules=dict(rules), seed=0, rollback_to=None, live=True)
+    failed = False
     for symbol in symbols:
-        record = preview(month, symbol, config, build_resources(home, device=device))
-        for line in in_words(record):
+        try:
+            record = preview(month, symbol, config, build_resources(home, device=device))
+            lines = in_words(record)
+        except RetrainError as error:
+            failed, lines = True, [f"failed: {error}"]
+        for line in lines:
             console.print(f"{symbol:<6} {line}", markup=False, highlight=False, soft_wrap=True)
     console.print("A dry run: nothing was decided.", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _make_report(home: Home, month: str) -> None:
+    """Materialize the month's regression report."""
+    from retrain_assets import runs
+    from retrain_assets.definitions import build_definitions
+
+    with dagster_instance(home) as instance:
+        runs.materialize(build_definitions(home), instance, month, ["regression_report"], {})
 
 
 def _report(home: Home, month: str) -> str:
-    """The month's regression report, made anew."""
-    from retrain_assets import runs
-    from retrain_assets.definitions import build_definitions
+    """The month's regression report as it was made last."""
     from retrain_assets.defs.regression import TEXT_FILE
+    from retrain_assets.defs.resources import build_resources
 
-    with dagster_instance(home) as instance:
-        (file,) = runs.materialize(
-            build_definitions(home), instance, month, ["regression_report"], {}
-        )
-    return file.with_name(TEXT_FILE).read_text(encoding="utf-8")
+    folder: Path = build_resources(home)["reports"].regressions(month)
+    return (folder / TEXT_FILE).read_text(encoding="utf-8")
 
 
 def _read_rules(texts: list[str]) -> dict[str, float]:

@@ -93,10 +93,16 @@ class ProgressView(logging.Handler):
 def show_results(
     console: Console, outcomes: Sequence[Outcome], files: Sequence[Path], caption: str
 ) -> None:
-    """Print tables, failures, files, and how to look further."""
+    """Print tables, longer looks, failures, files, and how to look further."""
+    from retrain_assets.evaluation.confirmation import confirmed_in_words
+
     for table in _tables(outcomes, caption):
         console.print()
         console.print(table)
+    for outcome in outcomes:
+        if outcome.confirmation is not None:
+            told = "\n".join(confirmed_in_words(outcome.confirmation))
+            console.print(f"\n{told}", markup=False, highlight=False, soft_wrap=True)
     failed = [outcome for outcome in outcomes if outcome.failures]
     if failed:
         console.print(f"\n{len(failed)} of {len(outcomes)} stocks failed:", style="bold red")

@@ -93,7 +93,9 @@ class Promote:
         """Raise BadInput for a rule that is unknown or out of range."""
         from retrain_assets.defs.promotion import PromotionConfig, read_rules
 
-        read_rules(PromotionConfig(rules=dict(self.rules), seed=self.seed, rollback_to=None))
+        read_rules(
+            PromotionConfig(rules=dict(self.rules), seed=self.seed, rollback_to=None, live=True)
+        )
 
     def run_config(self) -> dict[str, Any]:
         """Dagster's run configuration of `promote_stock`."""

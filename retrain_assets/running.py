@@ -60,10 +60,14 @@ def run_and_show(
     if chosen.without_bars:
         console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
     console.print(f"{', '.join(chosen.symbols)}: {caption}", highlight=False)
-    outcomes, files = run_month(
+    outcomes = run_month(
         home, chosen.symbols, month, work, console=console, device=device, jobs=jobs, quiet=quiet
     )
-    show_results(console, outcomes, files, caption)
+    files: list[Path] = []
+    try:
+        files = summarise_month(home, month, outcomes, work)
+    finally:  # a summary that fails hides nothing of what came of the stocks
+        show_results(console, outcomes, files, caption)
     if any(outcome.failures for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -78,10 +82,9 @@ def run_month(
     device: str,
     jobs: int,
     quiet: bool,
-) -> tuple[list[Outcome], list[Path]]:
-    """Run the stocks of a month with progress, and write its summaries.
+) -> list[Outcome]:
+    """Run the stocks of a month with progress; returns what came of each, in their order.
 
-    Returns what came of each stock, in the order of `symbols`, and the files of the summaries.
     Ctrl-C ends the command with exit code 130.
     """
     from retrain_assets import runs
@@ -110,5 +113,16 @@ def run_month(
         except KeyboardInterrupt:
             console.print("Interrupted: the same command goes on where training stopped.")
             raise typer.Exit(130) from None
-        outcomes.sort(key=lambda outcome: symbols.index(outcome.symbol))
-        return outcomes, runs.summarise(defs, instance, month, outcomes, work)
+    return sorted(outcomes, key=lambda outcome: symbols.index(outcome.symbol))
+
+
+def summarise_month(home: Home, month: str, outcomes: Sequence[Outcome], work: Work) -> list[Path]:
+    """Write the summaries of a month after its stocks ran; returns their files.
+
+    Raises BadInput with the reason when one fails.
+    """
+    from retrain_assets import runs
+    from retrain_assets.definitions import build_definitions
+
+    with dagster_instance(home) as instance:
+        return runs.summarise(build_definitions(home), instance, month, outcomes, work)

@@ -42,7 +42,8 @@ ALL = "both"
 class Outcome:
     """What came of one stock.
 
-    record: its comparison. champion: the decisions taken. params: record of the search by family.
+    record: its comparison. champion: the decisions taken. confirmation: the look on a longer
+    window. params: record of the search by family.
     error: why what they need failed, and with it the stock. search_errors: why a search failed, by
     family.
     """
@@ -51,6 +52,7 @@ class Outcome:
     run_id: str
     record: StockRecord | None = None
     champion: Mapping[str, Any] | None = None
+    confirmation: Mapping[str, Any] | None = None
     params: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     search_errors: Mapping[str, str] = field(default_factory=dict)
@@ -134,6 +136,7 @@ def _outcome(symbol: str, result: dg.ExecuteInProcessResult, work: Work) -> Outc
         result.run_id,
         record=result.output_for_node("comparison") if "comparison" in done else None,
         champion=result.output_for_node("champion") if "champion" in done else None,
+        confirmation=result.output_for_node("confirmation") if "confirmation" in done else None,
         params={n: result.output_for_node(asset) for n, asset in searches.items() if asset in done},
         error=others[0] if others else None,
         search_errors={n: why[asset] for n, asset in searches.items() if asset in why},
@@ -150,7 +153,7 @@ def summarise(
     """Write the month's summary files and return them.
 
     outcomes: of the stocks that ran; those that failed are listed. Raises BadInput with the
-    reason when a summary itself fails.
+    reason when a summary itself fails; the others are written all the same.
     """
     config: dict[str, dict[str, Any]] = {
         "comparison_summary": {"failed": {o.symbol: o.error for o in outcomes if o.error}},

@@ -11,7 +11,7 @@ from retrain_assets import options as option
 from retrain_assets.errors import BadInput
 from retrain_assets.files import read_json, write_json
 from retrain_assets.opened import dagster_instance, opened, output
-from retrain_assets.running import asked_for, run_month
+from retrain_assets.running import asked_for, run_month, summarise_month
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +56,9 @@ def backtest(
     - `retrain backtest --from 2022-01 --to 2023-08 --all --stored`
 
     Every month trains, searches, compares and decides on bars up to its last session, and what it
-    decides is scored on the month after. Nothing that is live moves. A month of a stock that was
-    run with the same options and bars is not run again, so an interrupted walk goes on.
+    decides is scored on the month after. Nothing that is live moves, though the months' results are
+    replaced: walk in a data folder of its own (RETRAIN_HOME) to keep them. A month of a stock that
+    was run with the same options and bars is not run again, so an interrupted walk goes on.
     """
     from retrain_assets.runs import chosen_families
     from retrain_assets.work import Options, Search
@@ -75,12 +76,14 @@ def backtest(
         epochs_scale=epochs_scale,
         seed=seed,
         search=search,
+        live=False,
     )
     chosen, _ = asked_for(home, universe, stocks, priority, everything, last)
     months = _months(first, last)
     asked_for(home, universe, stocks, priority, everything, first)
     failed = {} if stored else _walk(home, chosen.symbols, months, work, device, jobs, no_progress)
-    caption = "; ".join(filter(None, (f"{first} to {last}, seed {seed}", _told(work))))
+    how = "as stored" if stored else f"seed {seed}; {_told(work, model_type)}".rstrip("; ")
+    caption = f"{first} to {last}, {how}"
     _show(home, chosen.symbols, months, failed, caption, seed)
     if failed:
         raise typer.Exit(1)
@@ -119,9 +122,13 @@ def _walk(
         )
         if not todo:
             continue
-        outcomes, _ = run_month(
+        outcomes = run_month(
             home, todo, month, work, console=console, device=device, jobs=jobs, quiet=quiet
         )
+        try:
+            summarise_month(home, month, outcomes, work)
+        except BadInput as error:  # the walk goes on: what it reports on is the stocks' own
+            failed[month] = str(error)
         failed |= {f"{o.symbol} {month}": "; ".join(o.failures) for o in outcomes if o.failures}
     return failed
 
@@ -178,9 +185,19 @@ def _records(
                 yield read_json(file)
 
 
-def _told(work: Options) -> str:
+def _told(work: Options, model_type: str) -> str:
     """What of the work departs from the policy, for a caption."""
-    parts = {"base": ", ".join(f"{f} {b}" for f, b in work.bases.items())}
-    parts |= {"max_steps": str(work.max_steps or ""), "context": str(work.context_length or "")}
+    from retrain_assets.runs import ALL
+
+    bases = sorted(set(work.bases.values()))
+    same = len(bases) == 1 and len(work.bases) == len(work.families)
+    parts = {
+        "models": "" if model_type == ALL else model_type,
+        "base": bases[0] if same else ", ".join(f"{f} {b}" for f, b in work.bases.items()),
+        "max_steps": str(work.max_steps or ""),
+        "context": str(work.context_length or ""),
+        "prediction_length": str(work.prediction_length or ""),
+        "epochs_scale": "" if work.epochs_scale == 1 else f"{work.epochs_scale:g}",
+    }
     told = [f"{name} {value}" for name, value in parts.items() if value]
     return "; ".join([*told, *filter(None, [work.search.told() if work.search else ""])])

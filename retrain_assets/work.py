@@ -136,7 +136,8 @@ class Options:
     families: model families to train and compare. bases: base by family, where not that of the
         universe file. epochs_scale: factor on the policy's epochs.
     context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
-    search: of inference parameters; None leaves it out.
+    search: of inference parameters; None leaves it out. live: whether what is decided may go into
+        production.
     """
 
     families: tuple[str, ...]
@@ -149,6 +150,7 @@ class Options:
     seed: int = 0
     warm_start: bool = False
     search: Search | None = Search()
+    live: bool = True
 
     @property
     def job(self) -> str:
@@ -211,6 +213,7 @@ class Options:
         ops: dict[str, Any] = {
             "baseline_metrics": {"config": _given(baseline)},
             "comparison": {"config": {"families": list(self.families), "seed": self.seed}},
+            "champion": {"config": {"live": self.live, "seed": self.seed}},
         }
         for name in self.families:
             config = {"base": self.bases.get(name), **adapter}

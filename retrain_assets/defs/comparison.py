@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
 
 from retrain_assets.defs.adapters import GPU, adapter_name
@@ -15,7 +16,7 @@ from retrain_assets.defs.partitions import month_and_symbol, month_before, month
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Device, Models, Reports
-from retrain_assets.errors import BadInput, CheckpointError
+from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import atomic_file, write_json
 from retrain_assets.models.forecaster import Forecaster, families, family
 
@@ -91,7 +92,11 @@ def comparison(
 def _adapters(
     records: Mapping[str, dict[str, Any] | None], wanted: list[str], view: PartitionBars
 ) -> "list[AdapterRecord]":
-    """The adapters to compare, all trained on the very bars that are at hand."""
+    """The adapters to compare, all trained on the very bars that are at hand.
+
+    A family that was not asked for by name is left out if its adapter is of other bars, as long as
+    another is there.
+    """
     from retrain_assets.training.adapters import AdapterRecord
 
     for name in wanted:
@@ -101,7 +106,8 @@ def _adapters(
     if missing or not found:
         names = ", ".join(adapter_name(name) for name in missing or families())
         raise BadInput(f"no adapter of {view.symbol} {view.month}: materialize {names} first")
-    adapters = [AdapterRecord.from_json(found[name]) for name in wanted or found]
+    current = [name for name, record in found.items() if record["bars_hash"] == view.hash]
+    adapters = [AdapterRecord.from_json(found[name]) for name in wanted or current or found]
     for adapter in adapters:
         if adapter.bars_hash != view.hash:
             raise BadInput(
@@ -179,7 +185,7 @@ def _candidates(
         key = _model_key(version)
         try:
             loaded[key] = loaded.get(key) or models.forecaster(version, name, device)
-        except CheckpointError as error:
+        except RetrainError as error:
             if not name.endswith(".last_month"):
                 raise
             found.notes.append(f"{name} is left out: {error}")
@@ -286,7 +292,7 @@ def _searched_p(
     losses = origin_losses(compared.forecasts, [NAIVE], segment="selection")
     naive = losses.droplevel("unique_id")[NAIVE]
     folders = [models.store().root / folder for folder in found.tried[name.split(".")[0]]]
-    tried = tried_losses(folders, relative_to=naive / naive)
+    tried = tried_losses(folders, relative_to=pd.Series(1.0, index=naive.index))
     return spa_p_value(tried.to_numpy(), naive.to_numpy(), seed=seed)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
 
 _LOOKED_AT = 10  # failed runs of one partition, the latest first
+RUN = "run"
 SILENT = "the run ended without saying why: look at its page"
 
 
@@ -20,17 +21,21 @@ def failures_of(
 ) -> dict[str, str]:
     """Errors of a partition's assets by name: of those that failed and were not made since.
 
-    assets: names to look for. A run that failed without naming an asset is told under "run".
+    assets: names to look for. A run that failed without naming an asset is told under "run",
+    unless the partition's last run succeeded.
     """
     filters = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/partition": str(key)}
     )
     names, found = list(assets), dict[str, str]()
+    latest = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": str(key)}), limit=1)
+    healed = bool(latest) and latest[0].status == dg.DagsterRunStatus.SUCCESS
     for record in instance.get_run_records(filters, limit=_LOOKED_AT):
         reasons = _reasons(instance, record.dagster_run.run_id, names)
         ended = record.end_time or record.update_timestamp.timestamp()
         for name, reason in reasons.items():
-            if name not in found and not _made_since(instance, name, key, ended):
+            known = name in found or (name == RUN and healed)
+            if not known and not _made_since(instance, name, key, ended):
                 found[name] = reason
     return found
 
@@ -50,7 +55,7 @@ def _reasons(instance: dg.DagsterInstance, run_id: str, names: list[str]) -> dic
         if not check.passed and check.blocking:
             told = f"check {check.check_name}: {check.description}"
             reasons.setdefault(check.asset_key.to_user_string(), told)
-    return reasons or {"run": SILENT}
+    return reasons or {RUN: SILENT}
 
 
 def step_owner(step: str, names: Iterable[str]) -> str:
@@ -74,7 +79,7 @@ def _made_since(
     instance: dg.DagsterInstance, name: str, key: dg.MultiPartitionKey, moment: float
 ) -> bool:
     """Whether an asset's partition was materialized after a moment."""
-    if name == "run":
+    if name == RUN:
         return False
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=[str(key)])
     latest = instance.fetch_materializations(wanted, limit=1).records

@@ -8,7 +8,7 @@ import dagster as dg
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month
 from retrain_assets.defs.progress import failing_plainly
-from retrain_assets.defs.resources import Reports
+from retrain_assets.defs.resources import Production, Reports
 
 
 @dg.asset(
@@ -22,6 +22,7 @@ from retrain_assets.defs.resources import Reports
 def guide_files(
     context: dg.AssetExecutionContext,
     champion: dict[str, dict[str, Any]],
+    production: Production,
     reports: Reports,
 ) -> dg.Output[dict[str, str]]:
     """Settings, models, logs and summaries of the current champions, where the guide had them.
@@ -32,9 +33,11 @@ def guide_files(
     from retrain_assets.home import Home
 
     key = str(context.partition_key)
-    live = [record["symbol"] for record in champion.values() if record["live"]]
+    store = production.store()
+    records = [store.live(symbol) for symbol in sorted(r["symbol"] for r in champion.values())]
+    live = [record["symbol"] for record in records if record and record["month"] == key]
     if not live:
-        context.log.info(f"no stock's latest final month is {key}: the files stay as they are")
+        context.log.info(f"{key} is live for no stock: the files stay as they are")
         return dg.Output({}, metadata={"stocks": 0})
     with failing_plainly():
         home = Home(Path(reports.home))

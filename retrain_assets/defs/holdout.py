@@ -90,8 +90,6 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
         pool=GPU,
-        # The comparison does not wait for it, but comes after it in the same run.
-        op_tags={"dagster/priority": "1"},
         ins={
             "market_bars": dg.AssetIn(metadata=missing),
             "adapter": dg.AssetIn(adapter_name(family.name), metadata=missing),

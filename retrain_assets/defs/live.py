@@ -11,10 +11,11 @@ from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Device, Models, Reports
+from retrain_assets.defs.resources import Device, Models, Production, Reports
 from retrain_assets.files import write_json
 
 if TYPE_CHECKING:
+    from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.evaluation.versions import Version
 
 DRIFT_CHECK = "live_drift"
@@ -26,35 +27,32 @@ DRIFT_CHECK = "live_drift"
     kinds={"pytorch", "json"},
     owners=OWNERS,
     pool=GPU,
-    ins={
-        "champions": dg.AssetIn(
-            "champion",
-            partition_mapping=of_month_before(),
-            metadata={"allow_missing_partitions": True, "by_partition": True},
-        )
-    },
+    # For the order alone: what stood is read from the store, which knows what went live.
+    deps=[dg.AssetDep("champion", partition_mapping=of_month_before())],
 )
 def live_performance(
     context: dg.AssetExecutionContext,
     market_bars: PartitionBars,
-    champions: dict[str, dict[str, Any]],
     models: Models,
     device: Device,
+    production: Production,
     reports: Reports,
 ) -> dg.Output[dict[str, Any]]:
     """What was in production at the end of the month before, scored on this month's bars.
 
     Beside naive, on forecasts of the holdout's sessions, one after the other through the month.
     The families' champions are scored as well, whether production pointed to them or not. A check
-    says when one errs more against naive than it did where it was selected.
+    says when what is in production errs more against naive than it did where it was selected. Of
+    a month that never went into production it is what would have stood.
     """
     with failing_plainly(), device.lease() as where:
-        record = next(iter(champions.values()), None)
+        store = production.store()
+        record = store.in_force(market_bars.symbol, market_bars.month)
         if record is None:
             live: dict[str, Any] = _nothing(market_bars)
         else:
             earlier = reports.live_records(market_bars.symbol, before=market_bars.month)
-            live = _scored(market_bars, record, earlier, models, where)
+            live = _scored(market_bars, record, earlier, store, models, where)
         write_json(reports.live(market_bars.month, market_bars.symbol), live)
     tell(context, live["reason"], 1.0)
     return dg.Output(live, metadata=_metadata(live))
@@ -90,6 +88,7 @@ def _scored(
     view: PartitionBars,
     record: dict[str, Any],
     earlier: list[dict[str, Any]],
+    store: "ProductionStore",
     models: Models,
     device: str,
 ) -> dict[str, Any]:
@@ -109,7 +108,11 @@ def _scored(
     history = [e["entries"][POINTER] for e in earlier if e["version"] == pointed.id]
     if entries:
         history.append(entries[POINTER])
-    found = drift(history, _selected(record, pointed))
+    to = record["pointer"]["to"]
+    since = record["families"][to]["since"] if to != NAIVE else None
+    found = drift(
+        history, _selected(store.selected(view.symbol, since), pointed) if since else None
+    )
     return {
         "symbol": view.symbol,
         "month": view.month,
@@ -121,7 +124,9 @@ def _scored(
         "origins": [f"{sessions[o]:%Y-%m-%d}" for o in origins],
         "entries": entries,
         "drift": found.to_json(),
-        "reason": _in_words(record["pointer"]["to"], entries.get(POINTER), NAIVE),
+        "decided_in": record["month"],
+        "went_live": record["live"],
+        "reason": _in_words(to, entries.get(POINTER), live=record["live"]),
     }
 
 
@@ -158,11 +163,16 @@ def _losses(
     return losses
 
 
-def _selected(record: dict[str, Any], version: "Version") -> tuple[np.ndarray, np.ndarray] | None:
-    """Relative losses of a version and of naive on the selection origins of its month."""
+def _selected(
+    record: dict[str, Any] | None, version: "Version"
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Relative losses of a version and of naive on the selection origins it was promoted by.
+
+    record: of the month that promoted it; None if that is not known.
+    """
     from retrain_assets.evaluation.comparison import NAIVE
 
-    if version.family == NAIVE or not record["losses"]:
+    if record is None or record["families"][version.family]["champion"] != version.to_json():
         return None
     state, table = record["families"][version.family], record["losses"]["selection"]
     column = "candidate" if state["decision"]["promote"] else "incumbent"
@@ -170,14 +180,17 @@ def _selected(record: dict[str, Any], version: "Version") -> tuple[np.ndarray, n
     return np.array(table[f"{version.family}.{column}"]) / close, np.array(table[NAIVE]) / close
 
 
-def _in_words(to: str, entry: dict[str, Any] | None, naive: str) -> str:
+def _in_words(to: str, entry: dict[str, Any] | None, *, live: bool) -> str:
+    from retrain_assets.evaluation.comparison import NAIVE
+
+    was = "was" if live else "would have been"
     if entry is None:
         return "the month has too few bars for a forecast"
-    if to == naive:
-        return f"naive was in production: error {entry['naive_mae_pct']:.2f} %"
+    if to == NAIVE:
+        return f"naive {was} in production: error {entry['naive_mae_pct']:.2f} %"
     skill = "none" if entry["skill"] is None else f"{100 * entry['skill']:+.1f} %"
     return (
-        f"{to} was in production: error {entry['mae_pct']:.2f} %, naive's "
+        f"{to} {was} in production: error {entry['mae_pct']:.2f} %, naive's "
         f"{entry['naive_mae_pct']:.2f} %, skill {skill}"
     )
 

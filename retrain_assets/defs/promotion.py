@@ -1,7 +1,8 @@
 """Sixth stage: which version of each family is champion, and what production points to."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,12 @@ from retrain_assets.defs.resources import Bars, Device, Models, Production, Repo
 from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
-from retrain_assets.models.forecaster import families
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.champions import Losses, Occasion
+    from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.evaluation.promotion import Rules
     from retrain_assets.evaluation.versions import Version
-
-_MISSING = {"allow_missing_partitions": True}
 
 
 class PromotionConfig(dg.Config):
@@ -39,6 +38,7 @@ class PromotionConfig(dg.Config):
     rollback_to: str | None = Field(
         None, description="Put back what this month (YYYY-MM) decided, instead of deciding."
     )
+    live: bool = Field(True, description="Off: decide for the record alone, move nothing.")
 
 
 @dg.asset(
@@ -47,21 +47,15 @@ class PromotionConfig(dg.Config):
     kinds={"mlflow"},
     owners=OWNERS,
     pool=GPU,
-    ins={
-        "comparison": dg.AssetIn(metadata=_MISSING),
-        "previous": dg.AssetIn(
-            "champion",
-            partition_mapping=of_month_before(),
-            metadata=_MISSING | {"by_partition": True},
-        ),
-    },
+    ins={"comparison": dg.AssetIn(metadata={"allow_missing_partitions": True})},
+    # For the order alone: what was decided is read from the store, which knows what went live.
+    deps=[dg.AssetDep("champion", partition_mapping=of_month_before())],
 )
 def champion(
     context: dg.AssetExecutionContext,
     config: PromotionConfig,
     market_bars: PartitionBars,
     comparison: dict[str, Any] | None,
-    previous: dict[str, dict[str, Any]],
     bars: Bars,
     models: Models,
     device: Device,
@@ -81,36 +75,64 @@ def champion(
     from retrain_assets.defs.registry import register
 
     with failing_plainly():
-        kept = production.store()
-        known = next(iter(previous.values()), None) or kept.before(
-            market_bars.symbol, market_bars.month
-        )
-        occasion = _occasion(market_bars, bars)
-        _require_same_bars(comparison, market_bars)
-        with device.lease() as where:
-            scorer = Scorer(market_bars.bars, models, where, config.seed)
-            record = decided(occasion, comparison, known, scorer, config, production)
+        store, stock = production.store(), bars.stock(market_bars.symbol)
+        occasion = _occasion(market_bars, bars, config, store)
+        if config.rollback_to is not None:
+            record = _rolled_back(occasion, config.rollback_to, store, models)
+        else:
+            _require_usable(comparison, market_bars)
+            with device.lease() as where:
+                scorer = Scorer(market_bars.bars, models, where, config.seed)
+                record = decided(occasion, comparison, scorer, config, store)
         tags = partition_tags(context)
         with tracking.run("promotion", str(context.partition_key), tags=tags) as run:
             run.log_metrics([(0, flat_numbers(_numbers(record)))])
             run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
-            with kept.lock(market_bars.symbol):
-                kept.keep(record)
+            with store.lock(stock.symbol):
                 if record["live"]:
-                    kept.set_live(record)
-                    stock = bars.stock(market_bars.symbol)
                     register(record, stock, home=Home(Path(reports.home)), run=run)
+                    store.set_live(record)
+                store.keep(record)
     for line in in_words(record):
         tell(context, line)
     return dg.Output(record, metadata=_metadata(record))
 
 
-def _require_same_bars(comparison: dict[str, Any] | None, view: PartitionBars) -> None:
-    if comparison is not None and comparison["bars_hash"] != view.hash:
+def _require_usable(comparison: dict[str, Any] | None, view: PartitionBars) -> None:
+    """Raise BadInput for a comparison of other bars, or of a time before decisions were taken."""
+    if comparison is None:
+        return
+    whose = f"the comparison of {view.symbol} {view.month}"
+    if "losses" not in comparison:
+        raise BadInput(f"{whose} was made by an earlier version: materialize it again")
+    if comparison["bars_hash"] != view.hash:
+        raise BadInput(f"{whose} was made on other bars: materialize it again")
+
+
+def _rolled_back(
+    occasion: "Occasion", month: str, store: "ProductionStore", models: Models
+) -> dict[str, Any]:
+    """What a month decided, put back; everything it names is loaded first, so that it is whole.
+
+    Only the stock's live month can be rolled back. Raises BadInput for another, and for a month
+    of which nothing is known; CheckpointError for a version whose files are gone or altered.
+    """
+    from retrain_assets.evaluation import champions
+    from retrain_assets.evaluation.versions import Version
+
+    live = store.live(occasion.symbol)
+    if live is None or not (occasion.live or live["month"] == occasion.month):
+        month_there = "nothing" if live is None else live["month"]
         raise BadInput(
-            f"the comparison of {view.symbol} {view.month} was made on other bars: materialize it "
-            "again"
+            f"{occasion.month} is not the month that is live for {occasion.symbol} "
+            f"({month_there} is): only that one can be rolled back"
         )
+    target = store.state_of(occasion.symbol, month)
+    for state in target["families"].values():
+        models.forecaster(Version.from_json(state["champion"]), "champion", "cpu")
+    previous = store.before(occasion.symbol, occasion.month, live=True)
+    current = champions.standing(live, None)
+    return champions.rolled_back(replace(occasion, live=True), target, previous, current)
 
 
 class Scorer:
@@ -150,6 +172,22 @@ class Scorer:
                 found[version.id][segment] = np.array(table[name]) / close
         return found
 
+    def hindsight(
+        self, incumbents: "Iterable[tuple[Version, str]]", comparison: dict[str, Any]
+    ) -> dict[str, str]:
+        """By version id why an incumbent cannot be judged here: it was fitted on these bars."""
+        from retrain_assets.evaluation.splits import Split
+        from retrain_assets.training.adapters import AdapterRecord, hindsight
+
+        split = Split.from_json(_any_adapter(comparison)["split"])
+        found = {}
+        for version, _ in incumbents:
+            if version.adapter is not None:
+                earlier = AdapterRecord.from_json(version.adapter)
+                if reason := hindsight(earlier, self._bars, split):
+                    found[version.id] = reason
+        return found
+
     def tried(self, comparison: dict[str, Any]) -> dict[str, np.ndarray]:
         """Relative selection losses of everything tried, by family, (origin, setting)."""
         from retrain_assets.evaluation.params import tried_losses
@@ -173,26 +211,16 @@ def _any_adapter(comparison: dict[str, Any]) -> dict[str, Any]:
 def decided(
     occasion: "Occasion",
     comparison: dict[str, Any] | None,
-    previous: Mapping[str, Any] | None,
     scorer: Scorer,
     config: PromotionConfig,
-    production: Production,
+    store: "ProductionStore",
 ) -> dict[str, Any]:
     """The month's champion record; nothing is written. Raises BadInput for a rule out of range."""
     from retrain_assets.evaluation import champions
 
-    before = champions.standing(previous, comparison)
-    if config.rollback_to is not None:
-        if not occasion.live:
-            raise BadInput(
-                f"{occasion.month} is not the latest final month of {occasion.symbol}: only that "
-                "one can be rolled back"
-            )
-        kept = production.store()
-        target = kept.state_of(occasion.symbol, config.rollback_to)
-        current = champions.standing(kept.live(occasion.symbol) or previous, comparison)
-        return champions.rolled_back(occasion, target, previous, current)
     rules = read_rules(config)
+    previous = store.before(occasion.symbol, occasion.month, live=occasion.live)
+    before = champions.standing(previous, comparison)
     usable = comparison if occasion.final else None
     record = champions.decide_month(
         occasion,
@@ -201,10 +229,11 @@ def decided(
         previous=previous,
         forecast=scorer.losses(champions.to_forecast(before, usable), usable) if usable else {},
         tried=scorer.tried(usable) if usable else {},
+        unjudged=scorer.hindsight(before.champions.values(), usable) if usable else {},
         rules=rules,
         seed=config.seed,
     )
-    record["notes"] += _out_of_order(occasion, previous, production)
+    record["notes"] += _out_of_order(occasion, previous, store)
     return record
 
 
@@ -219,15 +248,15 @@ def preview(
     cut = month_cut(month, pd.DatetimeIndex(stored["session"]), calendar, symbol=symbol)
     view = PartitionBars.at(cut, stored, symbol, calendar)
     comparison = resources["reports"].comparison_record(month, symbol)
-    _require_same_bars(comparison, view)
-    known = production.store().before(symbol, month)
+    _require_usable(comparison, view)
+    store = production.store()
     with resources["device"].lease() as where:
         scorer = Scorer(view.bars, resources["models"], where, config.seed)
-        return decided(_occasion(view, bars), comparison, known, scorer, config, production)
+        return decided(_occasion(view, bars, config, store), comparison, scorer, config, store)
 
 
 def read_rules(config: PromotionConfig) -> "Rules":
-    """The rules that a configuration names; a stock's families and its pointer share the error."""
+    """The rules that a configuration names. Raises BadInput for one that is unknown."""
     from dataclasses import fields
 
     from retrain_assets.evaluation.promotion import Rules
@@ -235,26 +264,31 @@ def read_rules(config: PromotionConfig) -> "Rules":
     known = {f.name: f.type for f in fields(Rules)}
     if unknown := sorted(set(config.rules) - set(known)):
         raise BadInput(f"there is no rule {', '.join(unknown)}: use {', '.join(known)}")
-    given = {"decisions": 1 + len(families())} | config.rules
-    whole = {name: int(v) if known[name] == "int" else v for name, v in given.items()}
+    whole = {name: int(v) if known[name] == "int" else v for name, v in config.rules.items()}
     return Rules(**whole)  # type: ignore[arg-type]
 
 
-def _occasion(view: PartitionBars, bars: Bars) -> "Occasion":
+def _occasion(
+    view: PartitionBars, bars: Bars, config: PromotionConfig, store: "ProductionStore"
+) -> "Occasion":
+    """Which month is decided on. A month before the one in production never goes live."""
     from retrain_assets.evaluation.champions import Occasion
 
+    live = store.live(view.symbol)
+    latest = view.month == bars.last_final_month(view.symbol)
+    ahead = live is None or live["month"] <= view.month
     return Occasion(
         symbol=view.symbol,
         month=view.month,
         cut=f"{view.cut:%Y-%m-%d}",
         final=not view.provisional,
-        live=not view.provisional and view.month == bars.last_final_month(view.symbol),
+        live=config.live and not view.provisional and latest and ahead,
         decided_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
 
 
 def _out_of_order(
-    occasion: "Occasion", previous: Mapping[str, Any] | None, production: Production
+    occasion: "Occasion", previous: Mapping[str, Any] | None, store: "ProductionStore"
 ) -> list[str]:
     """What is not in order about the months around this one, in words."""
     from retrain_assets.defs.partitions import month_before
@@ -265,7 +299,7 @@ def _out_of_order(
             f"no decision of {month_before(occasion.month)}: what {previous['month']} decided is "
             "taken for the incumbent"
         )
-    later = production.store().months(occasion.symbol, after=occasion.month)
+    later = store.months(occasion.symbol, after=occasion.month)
     if later:
         notes.append(
             f"{', '.join(later)} were decided before this month: materialize their champion again, "

@@ -124,6 +124,7 @@ def _begun(
     params: dict[str, Any] | None,
 ) -> _Start:
     """Where the ladder begins; raises BadInput, saying what to run, if that is not there."""
+    from retrain_assets.evaluation.contenders import same_origins
     from retrain_assets.evaluation.params import ParamsRecord, checked
     from retrain_assets.training.adapters import AdapterRecord
 
@@ -135,6 +136,7 @@ def _begun(
         )
     policy, search = AdapterRecord.from_json(adapter), ParamsRecord.from_json(params)
     checked(search, policy, options=search.options)
+    same_origins(search, policy)
     if policy.bars_hash != view.hash:
         raise BadInput(
             f"the {policy.family} adapter of {symbol} {month} was trained on other bars: "
@@ -189,7 +191,7 @@ def _trained(
     from retrain_assets.training import adapters as library
 
     policy, plan = start.policy, on_rung(start.plan, rung)
-    steps = policy.metrics["max_steps"]
+    steps = policy.metrics.get("max_steps")
     training = library.prepare(
         family_name=policy.family,
         base=policy.base,

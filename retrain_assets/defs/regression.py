@@ -100,7 +100,7 @@ def _facts(
     key = partition_key(month, symbol)
     found = {name: by_key[str(key)] for name, by_key in records.items() if str(key) in by_key}
     history, vanished = _history(bars, symbol, month)
-    failures = failures_of(instance, key, _INPUTS)
+    failures = failures_of(instance, key, ["market_bars", "baseline_metrics", *_INPUTS])
     expected = [*_expected(found), *_EXPECTED]
     missing = [name for name in expected if name not in found and name not in failures]
     return StockFacts(
@@ -157,10 +157,15 @@ def _stale(found: Mapping[str, Any], bars_hash: str) -> dict[str, str]:
         for name, record in found.items()
         if record.get("bars_hash", bars_hash) != bars_hash
     }
+    compared = found.get("comparison", {}).get("candidates", {})
     for name in families():
         adapter, search = found.get(adapter_name(name)), found.get(params_name(name))
         if adapter and search and search["adapter"] != adapter["digest"]:
             stale.setdefault(params_name(name), "searched with another adapter")
+        version = compared.get(name, {}).get("version")
+        unrefined = version and not version["adapter"]["metrics"].get("rung")
+        if adapter and unrefined and version["adapter"]["digest"] != adapter["digest"]:
+            stale.setdefault("comparison", f"compared another {name} adapter")
     return stale
 
 

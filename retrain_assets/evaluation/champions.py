@@ -17,6 +17,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.promotion import Decision, Evidence, Rules, decide
 from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
+from retrain_assets.models.forecaster import families
 
 Record = Mapping[str, Any]
 Losses = dict[str, NDArray[np.float64]]
@@ -59,7 +60,10 @@ class Standing:
 
 
 def standing(previous: Record | None, comparison: Record | None) -> Standing:
-    """The month before's decision; a family that is new begins with its base as published."""
+    """What was decided before; a family that is new begins with its base as published.
+
+    A family that is no longer there is forgotten, and production then points to naive.
+    """
     champions: dict[str, tuple[Version, str]] = {}
     if comparison is not None:
         for name, version in comparison["zero_shot"].items():
@@ -67,8 +71,11 @@ def standing(previous: Record | None, comparison: Record | None) -> Standing:
     to, since = NAIVE, ""
     if previous is not None:
         for name, state in previous["families"].items():
-            champions[name] = (Version.from_json(state["champion"]), state["since"])
+            if name in families():
+                champions[name] = (Version.from_json(state["champion"]), state["since"])
         to, since = previous["pointer"]["to"], previous["pointer"]["since"]
+    if to != NAIVE and to not in champions:
+        to, since = NAIVE, ""
     return Standing(champions, to, since)
 
 
@@ -108,6 +115,7 @@ def decide_month(
     forecast: Mapping[str, Losses],
     tried: Mapping[str, NDArray[np.float64]],
     rules: Rules,
+    unjudged: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Decide on every family and on the pointer; returns the champion record as JSON values.
@@ -116,6 +124,9 @@ def decide_month(
     record that `before` was read from. forecast: losses of the versions in `to_forecast`, by id.
     tried: by family the relative losses of everything its searches tried, (origin, setting).
 
+    unjudged: why an incumbent cannot be judged on these origins, by version id: it was fitted on
+    them. It keeps its place, and does not rival what production points to.
+
     A month that is not final decides nothing. Raises BadInput if an incumbent was not forecast.
     """
     if comparison is None or not occasion.final:
@@ -123,14 +134,15 @@ def decide_month(
         return _kept(occasion, before, previous, f"{why}: everything stays as it is")
     scored = _Scored(comparison, forecast)
     history = _earlier(previous, occasion.month)
-    families = {
-        name: _decide_family(name, before, scored, history, tried, rules, seed)
+    barred = dict(unjudged or {})
+    decisions = {
+        name: _decide_family(name, before, scored, history, tried, rules, seed, barred)
         for name in before.champions
     }
-    champions = {name: Version.from_json(state["champion"]) for name, state in families.items()}
-    pointer = _decide_pointer(before, champions, scored, history, tried, rules, seed)
+    champions = {name: Version.from_json(state["champion"]) for name, state in decisions.items()}
+    pointer = _decide_pointer(before, champions, scored, history, tried, rules, seed, barred)
     return _record(occasion, previous) | {
-        "families": families,
+        "families": decisions,
         "pointer": pointer,
         "losses": scored.table(before),
         "history": history,
@@ -191,12 +203,15 @@ def _decide_family(
     tried: Mapping[str, NDArray[np.float64]],
     rules: Rules,
     seed: int,
+    unjudged: Mapping[str, str],
 ) -> dict[str, Any]:
     """Whether a family's candidate takes the champion's place."""
     incumbent, since = before.champions[name]
     candidate = scored.candidate(name)
     if candidate is None:
         decision = _no(incumbent.id, incumbent.id, "no candidate of this month", rules)
+    elif incumbent.id in unjudged:
+        decision = _no(candidate.id, incumbent.id, unjudged[incumbent.id], rules)
     else:
         history[name] = [*history.get(name, []), *scored.rows(candidate, incumbent)]
         settings = tried.get(name, _column(scored, candidate))
@@ -220,6 +235,7 @@ def _decide_pointer(
     tried: Mapping[str, NDArray[np.float64]],
     rules: Rules,
     seed: int,
+    unjudged: Mapping[str, str],
 ) -> dict[str, Any]:
     """Whether production should point elsewhere: the rival with the least selection loss.
 
@@ -228,6 +244,16 @@ def _decide_pointer(
     """
     choices = {NAIVE: NAIVE_VERSION, **champions}
     current = choices.pop(before.to)
+    choices = {name: one for name, one in choices.items() if one.id not in unjudged}
+    if current.id in unjudged or not choices:
+        why = unjudged.get(current.id, "nothing else can be judged on these origins")
+        return {
+            "to": before.to,
+            "version": current.to_json(),
+            "since": before.since,
+            "incumbent": before.pointed.to_json(),
+            "decision": _no(current.id, current.id, why, rules).to_json(),
+        }
     rival = min(choices, key=lambda name: float(scored.of(choices[name])["selection"].mean()))
     contender = choices[rival]
     history[POINTER] = [*history.get(POINTER, []), *scored.rows(contender, current)]

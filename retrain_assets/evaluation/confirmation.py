@@ -84,3 +84,28 @@ def against(losses: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def confirmed_in_words(found: Mapping[str, Any]) -> list[str]:
+    """A longer look as lines of text: each candidate's error, and how it compares.
+
+    found: as the asset `confirmation` keeps it, with `tests` of `against`.
+    """
+    count = len(found["origins"])
+    lines = [
+        f"{found['symbol']}, last {found['holdout_days']} sessions in {count} forecasts of "
+        f"{found['horizon']}:"
+    ]
+    for family in dict.fromkeys(row["family"] for row in found["tests"]):
+        rivals = [_in_words(row) for row in found["tests"] if row["family"] == family]
+        own = found["mae_pct"][f"{family}.{CANDIDATE}"]
+        lines.append(f"  {family} candidate errs {own:.2f} %: {', '.join(rivals)}")
+    return lines
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    change, p_value = row["change_pct"], row["p_value"]
+    if change is None:
+        return f"{row['against']} not at all"
+    p = "" if p_value is None else f" (p {p_value:.2g})"
+    return f"{change:+z.1f} % against {row['against']}{p}"

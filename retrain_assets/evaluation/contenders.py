@@ -130,7 +130,7 @@ def _add_chosen(
     name = adapter.family
     try:
         checked(search, adapter, options=search.options)
-        _same_origins(search, adapter)
+        same_origins(search, adapter)
     except BadInput as error:
         found.notes.append(f"{candidate_name(name, 'chosen')} is left out: {error}")
         return
@@ -162,7 +162,8 @@ def search_folder(search: ParamsRecord) -> str:
     return f"{search.family}/{search.month}/{search.symbol}/params/{search.folder}"
 
 
-def _same_origins(search: ParamsRecord, adapter: AdapterRecord) -> None:
+def same_origins(search: ParamsRecord, adapter: AdapterRecord) -> None:
+    """Raise BadInput for a search whose forecasts were not those of the adapter's own split."""
     ours, own = Split.from_json(search.split), Split.from_json(adapter.split)
     if (ours.selection, ours.holdout_days) != (own.selection, own.holdout_days):
         raise BadInput(

@@ -86,10 +86,10 @@ def drift(
         return Drift(False, None, f"{len(own)} live forecasts are too few to tell")
     naive = np.concatenate([entry["naive_losses"] for entry in live])
     now, then = own - naive, selected[0] - selected[1]
-    if np.ptp(now) == 0 and np.ptp(then) == 0:
-        return Drift(False, None, "it forecasts as naive does")
+    if np.ptp(now) == 0 or not naive.any() or not selected[1].any():
+        return Drift(False, None, "its errors do not differ from naive's in a way that can be told")
     _, p_value, _ = ttest_ind(now, then, alternative="larger", usevar="unequal")
-    scale = 100 / naive.mean() if naive.mean() > 0 else float("nan")
+    scale = 100 / naive.mean()
     words = (
         f"against naive {-scale * now.mean():+.1f} % on {len(now)} live forecasts, "
         f"{-100 * then.mean() / selected[1].mean():+.1f} % where it was selected, p = {p_value:.2g}"

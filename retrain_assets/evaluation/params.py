@@ -192,7 +192,8 @@ def same_terms(record: ParamsRecord, table: pd.DataFrame) -> tuple[list[Settings
     table: of `read_search`. The rules are None where every setting was measured everywhere.
     """
     rules = record.summary["racing"]
-    columns = table[list(record.default)].astype(object)
+    # The default may hold settings that were not searched, and the table has no column of.
+    columns = table[list(record.chosen)].astype(object)
     rows = columns.where(columns.notna(), None).to_dict("records")
     settings: list[Settings] = [{str(name): value for name, value in row.items()} for row in rows]
     return settings, None if rules is None else Racing(**rules)

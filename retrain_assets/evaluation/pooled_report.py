@@ -103,12 +103,14 @@ def month_statistics(
     month = records[0]["month"]
     before, notes = _usable(records, earlier)
     losses = pooled_losses([*before, *records])
+    # A month that is not over has test origins of the one before: it does not count twice.
+    to_date = [*before, *(record for record in records if not record["provisional"])]
     by_month = {
         str(key): pooled_skills(rows, seed=seed) for key, rows in losses.groupby(level="month")
     }
     return {
         "pooled": by_month[month],
-        "pooled_to_date": pooled_skills(losses, seed=seed),
+        "pooled_to_date": pooled_skills(pooled_losses(to_date), seed=seed),
         "by_difficulty": _by_difficulty(losses, month, seed),
         "by_month": by_month,
         "holm": _over_stocks(records),

@@ -66,25 +66,43 @@ class ProductionStore:
         return sorted(month for month in found if month > after)
 
     def state_of(self, symbol: str, month: str) -> dict[str, Any]:
-        """What a month decided; of several records the one kept last, if the month was over.
+        """What a month decided, if it was over: what went into production, else what was kept last.
 
         Raises BadInput listing the months there are.
         """
-        for record in self.decisions(symbol)[::-1]:
-            if record["month"] == month and record["final"]:
-                return record
+        decided = [r for r in self.decisions(symbol) if r["month"] == month and r["final"]]
+        if decided:
+            return ([record for record in decided if record["live"]] or decided)[-1]
         months = self.months(symbol)
         there = f"choose one of {', '.join(months)}" if months else "no month was decided on yet"
         raise BadInput(f"nothing was decided on {symbol} in {month}: {there}")
 
-    def before(self, symbol: str, month: str) -> dict[str, Any] | None:
-        """What the latest month before `month` decided, or None if there is none."""
-        latest: dict[str, Any] | None = None
-        for record in self.decisions(symbol):
-            newer = latest is None or record["month"] >= latest["month"]
-            if record["final"] and record["month"] < month and newer:
-                latest = record
-        return latest
+    def before(self, symbol: str, month: str, *, live: bool = False) -> dict[str, Any] | None:
+        """What the latest month before `month` decided, or None if there is none.
+
+        live: a month that goes into production begins with what is there. So records that went
+        into production come first then; one that was only filled in is taken where there are none.
+        """
+        decided = [r for r in self.decisions(symbol) if r["final"] and r["month"] < month]
+        decided = ([r for r in decided if r["live"]] or decided) if live else decided
+        latest = max((record["month"] for record in decided), default=None)
+        return next((r for r in reversed(decided) if r["month"] == latest), None)
+
+    def in_force(self, symbol: str, month: str) -> dict[str, Any] | None:
+        """What stood at the beginning of a month: what the one before decided, not put back since.
+
+        Of months that never went into production it is what would have stood.
+        """
+        own = self.before(symbol, month, live=True)
+        if own is None or not own.get("rolled_back_to"):
+            return own
+        same = [r for r in self.decisions(symbol) if r["month"] == own["month"] and r["live"]]
+        return next((record for record in same if not record.get("rolled_back_to")), own)
+
+    def selected(self, symbol: str, month: str) -> dict[str, Any] | None:
+        """The record by which a month's promotions were decided, None if none was kept."""
+        same = [r for r in self.decisions(symbol) if r["month"] == month and r["losses"]]
+        return next(reversed([r for r in same if r["live"]] or same), None)
 
     def set_live(self, record: Mapping[str, Any]) -> None:
         """Put a record in force, for its stock.
