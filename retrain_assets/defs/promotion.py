@@ -221,6 +221,9 @@ def decided(
     rules = read_rules(config)
     previous = store.before(occasion.symbol, occasion.month, live=occasion.live)
     before = champions.standing(previous, comparison)
+    there = store.live(occasion.symbol)
+    if comparison is None and there is not None and there["month"] == occasion.month:
+        before = champions.standing(there, None)  # what the month decided already stays as well
     usable = comparison if occasion.final else None
     record = champions.decide_month(
         occasion,
