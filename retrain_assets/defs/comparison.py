@@ -247,6 +247,7 @@ def _record(
     from retrain_assets.training.adapters import library_versions
 
     names = candidate_names(compared.forecasts)
+    _count_earlier_searches(found, compared, view, models)
     searched = {name: _searched_p(name, found, compared, models, seed) for name in found.searched}
     return report.stock_record(
         metrics.scores(
@@ -278,6 +279,22 @@ def _record(
         tried=found.tried,
         notes=found.notes,
     )
+
+
+def _count_earlier_searches(
+    found: "Contenders", compared: "Comparison", view: PartitionBars, models: Models
+) -> None:
+    """Add searches that others have replaced to what was tried: they were tries all the same."""
+    from retrain_assets.evaluation.comparison import NAIVE
+    from retrain_assets.evaluation.params import searches_on
+    from retrain_assets.evaluation.significance import origin_losses
+
+    losses = origin_losses(compared.forecasts, [NAIVE], segment="selection")
+    origins, store = losses.index.get_level_values("cutoff"), models.store()
+    for name, folders in found.tried.items():
+        parent = store.partition_folder(name, view.month, view.symbol) / "params"
+        others = [str(f.relative_to(store.root)) for f in searches_on(parent, origins)]
+        folders += [folder for folder in others if folder not in folders]
 
 
 def _searched_p(

@@ -28,7 +28,7 @@ class Contenders:
 
     versions: by candidate name, in the order of the table. candidates: by family the name of the
     one that would be put into production. tried: by family the folders, relative to the model
-    store, of all searches whose settings were tried on the selection origins.
+    store, of the searches behind them.
     notes: what was left out, and why.
     """
 

@@ -199,6 +199,19 @@ def same_terms(record: ParamsRecord, table: pd.DataFrame) -> tuple[list[Settings
     return settings, None if rules is None else Racing(**rules)
 
 
+def searches_on(parent: Path, origins: pd.Index[pd.Timestamp]) -> list[Path]:
+    """Folders of all searches below `parent` whose settings were tried on these very origins.
+
+    Whatever was tried on them counts, also by a search that another has replaced since.
+    """
+    found = []
+    for folder in sorted(parent.glob("[0-9a-f]*")):
+        losses = folder / LOSSES_FILE
+        if losses.is_file() and pd.read_parquet(losses, columns=[NAIVE]).index.equals(origins):
+            found.append(folder)
+    return found
+
+
 def tried_losses(folders: Sequence[Path], *, relative_to: pd.Series[float]) -> pd.DataFrame:
     """Losses of everything that searches tried on the same origins: rows origins, NaN if dropped.
 

@@ -20,6 +20,7 @@ from retrain_assets.evaluation.params import (
     read_search,
     reproduce,
     same_terms,
+    searches_on,
     tried_losses,
     write_search,
 )
@@ -157,6 +158,9 @@ def test_everything_that_was_tried_is_gathered_on_the_same_origins(tmp_path: Pat
         write_search(tmp_path, recorded(other, SETTINGS[:2]), other),
     ]
     close = pd.Series(50.0, index=the_result().losses.index)
+    assert searches_on(tmp_path, close.index) == sorted(folders)
+    assert searches_on(tmp_path, close.index[1:]) == []
+    assert searches_on(tmp_path / "nowhere", close.index) == []
     tried = tried_losses(folders, relative_to=close)
     assert tried.shape == (len(close), len(SETTINGS) + 2)
     first = the_result().losses["0"].to_numpy() / 50
