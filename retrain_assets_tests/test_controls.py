@@ -23,7 +23,8 @@ N_BARS = 400
 WEEKDAY_MOVES = 0.06 * np.array([0.0, 1.0, -0.5, 0.6, -1.1])
 NOISE = 0.004
 bundled = pytest.mark.parametrize(
-    ("name", "base"), [("kronos", "nano"), ("toto", "nano"), ("toto", "nano-1")]
+    ("name", "base"),
+    [("kronos", "nano"), ("toto", "nano"), pytest.param("toto", "nano-1", marks=pytest.mark.long)],
 )
 
 

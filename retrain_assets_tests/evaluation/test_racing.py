@@ -104,7 +104,13 @@ def regret_and_share(losses: np.ndarray, naive: np.ndarray, rules: Racing) -> tu
     return float(above.mean() / (above.std(ddof=1) / np.sqrt(len(above)))), share
 
 
-@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name.endswith("steady origins") else name
+        for name in REGIMES
+    ],
+)
 def test_a_race_gives_little_away_and_saves_much(name: str) -> None:
     rng = np.random.default_rng(20)
     trials = np.array(

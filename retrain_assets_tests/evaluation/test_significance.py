@@ -216,7 +216,7 @@ def coin(window: Window) -> np.ndarray:
     return np.asarray(close[-1] * (1 + (0.01 if heads else -0.01) * steps / steps[-1]))
 
 
-@pytest.mark.parametrize("path", [drift, coin])
+@pytest.mark.parametrize("path", [drift, pytest.param(coin, marks=pytest.mark.long)])
 def test_on_random_walks_nothing_is_better_than_naive(path: PathOf) -> None:
     split = split_of(500)
     significant, won = 0, 0
