@@ -208,12 +208,12 @@ def _show_dry_run(
     from retrain_assets.defs.promotion import PromotionConfig, in_words, preview
     from retrain_assets.defs.resources import build_resources
 
-    console = output()
+    console, resources = output(), build_resources(home, device=device)
     config = PromotionConfig(rules=dict(rules), seed=0, rollback_to=None, live=True)
     failed = False
     for symbol in symbols:
         try:
-            record = preview(month, symbol, config, build_resources(home, device=device))
+            record = preview(month, symbol, config, resources)
             lines = in_words(record)
         except RetrainError as error:
             failed, lines = True, [f"failed: {error}"]

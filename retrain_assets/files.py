@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def exclusive(path: Path, *, seconds: float, busy: str) -> Iterator[None]:
+    """Hold a lock file, in this process and among others; its holder may take it again.
+
+    Raises BadInput when another holds it for so long; busy: what is going on then, in words.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A singleton counts its holders: a thread that holds the lock gets it again, others wait.
+    lock = FileLock(path, timeout=seconds, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(f"{busy} ({path} is locked): try again when it is done") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _swap_in(partial: Path, path: Path) -> None:
     if not path.exists():
         partial.rename(path)
@@ -94,11 +116,26 @@ def _flush(file: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinity are refused (not JSON)."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; NaN and infinity are refused (not JSON)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def require_fields(cls: type[Any], value: Mapping[str, Any], *, what: str, remedy: str) -> None:
+    """Raise BadInput unless a JSON object has the fields of a dataclass, all and no others.
+
+    what: is stored, in a word. remedy: how to get one that is whole.
+    """
+    names = {f.name for f in fields(cls)}
+    if names != set(value):
+        missing, surplus = sorted(names - set(value)), sorted(set(value) - names)
+        raise BadInput(f"the stored {what} lacks {missing} and has unknown {surplus}: {remedy}")
 
 
 def read_json(path: Path) -> Any:

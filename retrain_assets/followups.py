@@ -11,7 +11,7 @@ from retrain_assets.defs.refinement import refined_name
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import family
-from retrain_assets.work import QUIET
+from retrain_assets.work import QUIET, trained
 
 if TYPE_CHECKING:
     from retrain_assets.training.adapters import ModelStore
@@ -42,8 +42,7 @@ class Refine:
 
     def on(self, store: ModelStore, month: str, symbol: str) -> Refine:
         """Those families of which the stock has an adapter; all of them if it has none."""
-        found = tuple(name for name in self.families if store.latest(name, month, symbol))
-        return replace(self, families=found or self.families)
+        return replace(self, families=trained(self.families, store, month, symbol))
 
     def summaries(self) -> list[str]:
         """All but the chosen parameters, which a rung leaves alone."""
@@ -91,11 +90,9 @@ class Promote:
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for a rule that is unknown or out of range."""
-        from retrain_assets.defs.promotion import PromotionConfig, read_rules
+        from retrain_assets.defs.promotion import read_rules
 
-        read_rules(
-            PromotionConfig(rules=dict(self.rules), seed=self.seed, rollback_to=None, live=True)
-        )
+        read_rules(self.rules)
 
     def run_config(self) -> dict[str, Any]:
         """Dagster's run configuration of `promote_stock`."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from retrain_assets.errors import BadInput
-from retrain_assets.files import atomic_file
+from retrain_assets.files import write_text
 
 ENVIRONMENT = "RETRAIN_HOME"
 SETTINGS = ("dagster.yaml", "workspace.yaml")
@@ -105,7 +105,6 @@ class Home:
             settings = self.dagster / name
             if not settings.exists():
                 template = files("retrain_assets").joinpath(name).read_text("utf-8")
-                with atomic_file(settings) as partial:
-                    partial.write_text(template, encoding="utf-8")
+                write_text(settings, template)
         os.environ.setdefault("DAGSTER_HOME", str(self.dagster))
         os.environ[ENVIRONMENT] = str(self.root)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +16,9 @@ from retrain_assets.opened import dagster_instance, output
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import dagster as dg
+
+    from retrain_assets.display import ProgressView
     from retrain_assets.home import Home
     from retrain_assets.runs import Outcome
     from retrain_assets.universe import Selection, Universe
@@ -41,6 +46,76 @@ def asked_for(
     return chosen, checked_month(asked, universe)
 
 
+@dataclass(frozen=True)
+class Runner:
+    """Runs stocks and summaries of months over one data folder, with progress.
+
+    jobs: stocks at a time. quiet: show no progress.
+    """
+
+    home: Home
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    console: Console
+    device: str
+    jobs: int
+    quiet: bool
+
+    def stocks(self, symbols: Sequence[str], month: str, work: Work) -> list[Outcome]:
+        """Run the stocks of a month; returns what came of each, in their order.
+
+        Ctrl-C ends the command with exit code 130.
+        """
+        from retrain_assets.display import ProgressView
+
+        console = Console(quiet=True) if self.quiet else self.console
+        view, outcomes = ProgressView(console, symbols, work.assets()), list["Outcome"]()
+        try:
+            with view:
+                for outcome in self._as_they_come(symbols, month, work, view):
+                    view.finish(outcome)
+                    outcomes.append(outcome)
+        except KeyboardInterrupt:
+            self.console.print("Interrupted: the same command goes on where training stopped.")
+            raise typer.Exit(130) from None
+        return sorted(outcomes, key=lambda outcome: symbols.index(outcome.symbol))
+
+    def _as_they_come(
+        self, symbols: Sequence[str], month: str, work: Work, view: ProgressView
+    ) -> Iterator[Outcome]:
+        from retrain_assets.runs import run_stocks
+        from retrain_assets.workers import run_side_by_side
+
+        if self.jobs == 1:
+            return run_stocks(self.defs, self.instance, symbols, month, work)
+        return run_side_by_side(
+            self.home.root, symbols, month, work, device=self.device, jobs=self.jobs, listener=view
+        )
+
+    def summaries(self, month: str, outcomes: Sequence[Outcome], work: Work) -> list[Path]:
+        """Write the summaries of a month after its stocks ran; returns their files.
+
+        Raises BadInput with the reason when one fails.
+        """
+        from retrain_assets.runs import summarise
+
+        return summarise(self.defs, self.instance, month, outcomes, work)
+
+
+@contextlib.contextmanager
+def runner(
+    home: Home, *, console: Console, device: str, jobs: int, quiet: bool
+) -> Iterator[Runner]:
+    """What runs months, for as long as Dagster's instance is open; see `Runner`."""
+    from retrain_assets.definitions import build_definitions
+
+    # MLflow and its database migrations would otherwise talk into the progress display.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    with dagster_instance(home) as instance:
+        defs = build_definitions(home, device=device)
+        yield Runner(home, defs, instance, console, device, jobs, quiet)
+
+
 def run_and_show(
     home: Home,
     chosen: Selection,
@@ -60,69 +135,12 @@ def run_and_show(
     if chosen.without_bars:
         console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
     console.print(f"{', '.join(chosen.symbols)}: {caption}", highlight=False)
-    outcomes = run_month(
-        home, chosen.symbols, month, work, console=console, device=device, jobs=jobs, quiet=quiet
-    )
     files: list[Path] = []
-    try:
-        files = summarise_month(home, month, outcomes, work)
-    finally:  # a summary that fails hides nothing of what came of the stocks
-        show_results(console, outcomes, files, caption)
+    with runner(home, console=console, device=device, jobs=jobs, quiet=quiet) as run:
+        outcomes = run.stocks(chosen.symbols, month, work)
+        try:
+            files = run.summaries(month, outcomes, work)
+        finally:  # a summary that fails hides nothing of what came of the stocks
+            show_results(console, outcomes, files, caption)
     if any(outcome.failures for outcome in outcomes):
         raise typer.Exit(1)
-
-
-def run_month(
-    home: Home,
-    symbols: Sequence[str],
-    month: str,
-    work: Work,
-    *,
-    console: Console,
-    device: str,
-    jobs: int,
-    quiet: bool,
-) -> list[Outcome]:
-    """Run the stocks of a month with progress; returns what came of each, in their order.
-
-    Ctrl-C ends the command with exit code 130.
-    """
-    from retrain_assets import runs
-    from retrain_assets.definitions import build_definitions
-    from retrain_assets.display import ProgressView
-    from retrain_assets.workers import run_side_by_side
-
-    # MLflow and its database migrations would otherwise talk into the progress display.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    outcomes: list[Outcome] = []
-    view = ProgressView(Console(quiet=True) if quiet else console, symbols, work.assets())
-    with dagster_instance(home) as instance:
-        defs = build_definitions(home, device=device)
-        try:
-            with view:
-                outcomes_as_they_come = (
-                    runs.run_stocks(defs, instance, symbols, month, work)
-                    if jobs == 1
-                    else run_side_by_side(
-                        home.root, symbols, month, work, device=device, jobs=jobs, listener=view
-                    )
-                )
-                for outcome in outcomes_as_they_come:
-                    view.finish(outcome)
-                    outcomes.append(outcome)
-        except KeyboardInterrupt:
-            console.print("Interrupted: the same command goes on where training stopped.")
-            raise typer.Exit(130) from None
-    return sorted(outcomes, key=lambda outcome: symbols.index(outcome.symbol))
-
-
-def summarise_month(home: Home, month: str, outcomes: Sequence[Outcome], work: Work) -> list[Path]:
-    """Write the summaries of a month after its stocks ran; returns their files.
-
-    Raises BadInput with the reason when one fails.
-    """
-    from retrain_assets import runs
-    from retrain_assets.definitions import build_definitions
-
-    with dagster_instance(home) as instance:
-        return runs.summarise(build_definitions(home), instance, month, outcomes, work)

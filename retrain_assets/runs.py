@@ -110,7 +110,7 @@ def run_stocks(
     job = defs.resolve_job_def(work.job)
     resources = defs.resources or {}
     models: Models = resources["models"]
-    home = Home(Path(resources["reports"].home))
+    home = resources["reports"].place()
     for symbol in symbols:
         asked = work.on(models.store(), month, symbol)
         result = job.execute_in_process(
@@ -199,12 +199,11 @@ def work_digest(home: Home, month: str, symbol: str, work: Work) -> str:
     from retrain_assets.market.bars import content_hash
     from retrain_assets.training.adapters import library_versions
 
-    bars = BarStore(home.market).read(symbol)
-    before = bars[bars["session"] < str(pd.Period(month, freq="M").end_time)]
+    seen = BarStore(home.market).read(symbol, until=pd.Period(month, freq="M").end_time)
     asked = {
         "assets": work.assets(),
         "config": work.run_config(),
-        "bars": content_hash(before),
+        "bars": content_hash(seen),
         "versions": library_versions(),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,11 +10,13 @@ import typer
 from retrain_assets import options as option
 from retrain_assets.errors import BadInput
 from retrain_assets.files import read_json, write_json
-from retrain_assets.opened import dagster_instance, opened, output
-from retrain_assets.running import asked_for, run_month, summarise_month
+from retrain_assets.opened import opened, output
+from retrain_assets.running import asked_for, runner
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import dagster as dg
 
     from retrain_assets.evaluation.report import StockRecord
     from retrain_assets.home import Home
@@ -60,7 +62,7 @@ def backtest(
     replaced: walk in a data folder of its own (RETRAIN_HOME) to keep them. A month of a stock that
     was run with the same options and bars is not run again, so an interrupted walk goes on.
     """
-    from retrain_assets.runs import chosen_families
+    from retrain_assets.runs import checked_month, chosen_families
     from retrain_assets.work import Options, Search
 
     home, universe = opened()
@@ -80,7 +82,7 @@ def backtest(
     )
     chosen, _ = asked_for(home, universe, stocks, priority, everything, last)
     months = _months(first, last)
-    asked_for(home, universe, stocks, priority, everything, first)
+    checked_month(first, universe)
     failed = {} if stored else _walk(home, chosen.symbols, months, work, device, jobs, no_progress)
     how = "as stored" if stored else f"seed {seed}; {_told(work, model_type)}".rstrip("; ")
     caption = f"{first} to {last}, {how}"
@@ -114,26 +116,25 @@ def _walk(
     """Run what is not there yet, month by month; returns why stock-months failed."""
     work.check(home, device)
     console, failed = output(), dict[str, str]()
-    for month in months:
-        todo = [symbol for symbol in symbols if not _done(home, month, symbol, work)]
-        console.print(
-            f"{month}: {', '.join(todo) or 'nothing'} to run, {len(symbols) - len(todo)} done",
-            highlight=False,
-        )
-        if not todo:
-            continue
-        outcomes = run_month(
-            home, todo, month, work, console=console, device=device, jobs=jobs, quiet=quiet
-        )
-        try:
-            summarise_month(home, month, outcomes, work)
-        except BadInput as error:  # the walk goes on: what it reports on is the stocks' own
-            failed[month] = str(error)
-        failed |= {f"{o.symbol} {month}": "; ".join(o.failures) for o in outcomes if o.failures}
+    with runner(home, console=console, device=device, jobs=jobs, quiet=quiet) as run:
+        for month in months:
+            todo = [s for s in symbols if not _done(run.instance, home, month, s, work)]
+            console.print(
+                f"{month}: {', '.join(todo) or 'nothing'} to run, {len(symbols) - len(todo)} done",
+                highlight=False,
+            )
+            if not todo:
+                continue
+            outcomes = run.stocks(todo, month, work)
+            try:
+                run.summaries(month, outcomes, work)
+            except BadInput as error:  # the walk goes on: what it reports on is the stocks' own
+                failed[month] = str(error)
+            failed |= {f"{o.symbol} {month}": "; ".join(o.failures) for o in outcomes if o.failures}
     return failed
 
 
-def _done(home: Home, month: str, symbol: str, work: Options) -> bool:
+def _done(instance: dg.DagsterInstance, home: Home, month: str, symbol: str, work: Options) -> bool:
     """Whether the stock's last run of the month did this very work, and succeeded."""
     import dagster as dg
 
@@ -142,8 +143,7 @@ def _done(home: Home, month: str, symbol: str, work: Options) -> bool:
 
     key = str(partition_key(month, symbol))
     filters = dg.RunsFilter(tags={"dagster/partition": key})
-    with dagster_instance(home) as instance:
-        runs = instance.get_runs(filters, limit=1)
+    runs = instance.get_runs(filters, limit=1)
     return bool(
         runs
         and runs[0].status == dg.DagsterRunStatus.SUCCESS

@@ -254,8 +254,7 @@ class Validation:
         """Those families of which the stock has an adapter; all of them if it has none."""
         if self.all_of_them:
             return self
-        found = tuple(name for name in self.families if store.latest(name, month, symbol))
-        return replace(self, families=found or self.families)
+        return replace(self, families=trained(self.families, store, month, symbol))
 
     def summaries(self) -> list[str]:
         """Of parameters alone: nothing is compared."""
@@ -269,6 +268,11 @@ class Validation:
         """Dagster's run configuration of `search_params`."""
         ops = _searches(self.families, self.search, self.seed)
         return {"ops": ops, "loggers": QUIET}
+
+
+def trained(names: tuple[str, ...], store: ModelStore, month: str, symbol: str) -> tuple[str, ...]:
+    """Those families of which a stock has an adapter; all of them if it has none, to be told so."""
+    return tuple(name for name in names if store.latest(name, month, symbol)) or names
 
 
 def _searchable(name: str) -> set[str]:

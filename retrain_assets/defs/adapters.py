@@ -50,6 +50,15 @@ def adapter_name(family: str) -> str:
     return f"{family}_adapter"
 
 
+def require_same_bars(adapter: "AdapterRecord", view: PartitionBars) -> None:
+    """Raise BadInput for an adapter that was trained on other bars than are at hand."""
+    if adapter.bars_hash != view.hash:
+        raise BadInput(
+            f"the {adapter.family} adapter of {adapter.symbol} {adapter.month} was trained on "
+            f"other bars: materialize {adapter_name(adapter.family)} again"
+        )
+
+
 def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
     """The asset that trains adapters of one family."""
 

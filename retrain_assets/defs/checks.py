@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.adapters import adapter_name
+from retrain_assets.defs.adapters import adapter_name, require_same_bars
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_stock
@@ -111,11 +111,7 @@ def _stored(
             f"search again with `retrain validate --stocks {adapter.symbol} "
             f"--month {adapter.month}`"
         )
-    if adapter.bars_hash != view.hash:
-        raise BadInput(
-            f"the {adapter.family} adapter of {adapter.symbol} {adapter.month} was trained on "
-            f"other bars: materialize {adapter_name(adapter.family)} again"
-        )
+    require_same_bars(adapter, view)
     return checked(known, adapter, options=known.options)
 
 

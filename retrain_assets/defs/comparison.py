@@ -8,16 +8,17 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from retrain_assets.defs.adapters import GPU, adapter_name
+from retrain_assets.defs.adapters import GPU, adapter_name, require_same_bars
 from retrain_assets.defs.holdout import params_name
-from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
-from retrain_assets.defs.partitions import month_and_symbol, month_before, month_stock
+from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Device, Models, Reports
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.files import atomic_file, write_json
+from retrain_assets.files import atomic_file, write_json, write_text
+from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import Forecaster, families, family
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from retrain_assets.evaluation.versions import Version
     from retrain_assets.training.adapters import AdapterRecord
 
-_OPTIONAL = {"allow_missing_partitions": True}  # a family that was not trained is left out
 _INPUTS = [name(f) for f in families() for name in (adapter_name, params_name, refined_name)]
 
 
@@ -49,7 +49,8 @@ class ComparisonConfig(dg.Config):
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool=GPU,
-    ins={name: dg.AssetIn(metadata=_OPTIONAL) for name in _INPUTS},
+    # A family that was not trained this month is left out, not an error.
+    ins={name: dg.AssetIn(metadata=OPTIONAL) for name in _INPUTS},
 )
 def comparison(
     context: dg.AssetExecutionContext,
@@ -81,7 +82,7 @@ def comparison(
         folder = reports.comparisons(market_bars.month)
         file = _write_forecasts(compared, folder / f"{market_bars.symbol}_forecasts.parquet")
         text = stock_text(record)
-        _write_text(text, folder / f"{market_bars.symbol}_comparison.txt")
+        write_text(folder / f"{market_bars.symbol}_comparison.txt", text)
         write_json(reports.comparison(market_bars.month, market_bars.symbol), dict(record))
     for note in found.notes:
         tell(context, note)
@@ -109,11 +110,7 @@ def _adapters(
     current = [name for name, record in found.items() if record["bars_hash"] == view.hash]
     adapters = [AdapterRecord.from_json(found[name]) for name in wanted or current or found]
     for adapter in adapters:
-        if adapter.bars_hash != view.hash:
-            raise BadInput(
-                f"the {adapter.family} adapter of {view.symbol} {view.month} was trained on other "
-                f"bars: materialize {adapter_name(adapter.family)} again"
-            )
+        require_same_bars(adapter, view)
     return adapters
 
 
@@ -247,8 +244,7 @@ def _record(
     from retrain_assets.training.adapters import library_versions
 
     names = candidate_names(compared.forecasts)
-    _count_earlier_searches(found, compared, view, models)
-    searched = {name: _searched_p(name, found, compared, models, seed) for name in found.searched}
+    searched = _searched(found, compared, view, models, seed)
     return report.stock_record(
         metrics.scores(
             compared.forecasts,
@@ -281,47 +277,35 @@ def _record(
     )
 
 
-def _count_earlier_searches(
-    found: "Contenders", compared: "Comparison", view: PartitionBars, models: Models
-) -> None:
-    """Add searches that others have replaced to what was tried: they were tries all the same."""
-    from retrain_assets.evaluation.comparison import NAIVE
-    from retrain_assets.evaluation.params import searches_on
-    from retrain_assets.evaluation.significance import origin_losses
+def _searched(
+    found: "Contenders", compared: "Comparison", view: PartitionBars, models: Models, seed: int
+) -> dict[str, float]:
+    """By contender whose settings were chosen here: p of the best of all tried leading by chance.
 
-    losses = origin_losses(compared.forecasts, [NAIVE], segment="selection")
-    origins, store = losses.index.get_level_values("cutoff"), models.store()
-    for name, folders in found.tried.items():
-        parent = store.partition_folder(name, view.month, view.symbol) / "params"
-        others = [str(f.relative_to(store.root)) for f in searches_on(parent, origins)]
-        folders += [folder for folder in others if folder not in folders]
-
-
-def _searched_p(
-    name: str, found: "Contenders", compared: "Comparison", models: Models, seed: int
-) -> float:
-    """p of the best of all settings a family tried having no less error than naive by chance."""
+    Adds searches that others have replaced to what was tried: they were tries all the same.
+    """
     from retrain_assets.evaluation.choice import spa_p_value
     from retrain_assets.evaluation.comparison import NAIVE
-    from retrain_assets.evaluation.params import tried_losses
+    from retrain_assets.evaluation.params import searches_on, tried_losses
     from retrain_assets.evaluation.significance import origin_losses
 
     losses = origin_losses(compared.forecasts, [NAIVE], segment="selection")
-    naive = losses.droplevel("unique_id")[NAIVE]
-    folders = [models.store().root / folder for folder in found.tried[name.split(".")[0]]]
-    tried = tried_losses(folders, relative_to=pd.Series(1.0, index=naive.index))
-    return spa_p_value(tried.to_numpy(), naive.to_numpy(), seed=seed)
+    naive, store = losses.droplevel("unique_id")[NAIVE], models.store()
+    p_values = {}
+    for name, folders in found.tried.items():
+        parent = store.partition_folder(name, view.month, view.symbol) / "params"
+        others = [str(f.relative_to(store.root)) for f in searches_on(parent, naive.index)]
+        folders += [folder for folder in others if folder not in folders]
+        unscaled = pd.Series(1.0, index=naive.index)
+        tried = tried_losses([store.root / f for f in folders], relative_to=unscaled)
+        p_values[name] = spa_p_value(tried.to_numpy(), naive.to_numpy(), seed=seed)
+    return {name: p_values[name.split(".")[0]] for name in found.searched}
 
 
 def _write_forecasts(compared: "Comparison", file: "Path") -> "Path":
     with atomic_file(file) as partial:
         compared.forecasts.to_parquet(partial, index=False)
     return file
-
-
-def _write_text(text: str, file: "Path") -> None:
-    with atomic_file(file) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _metadata(record: "StockRecord", text: str, forecasts: "Path") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from retrain_assets.defs.adapters import GPU
-from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
@@ -18,8 +18,6 @@ from retrain_assets.errors import BadInput
 if TYPE_CHECKING:
     from retrain_assets.evaluation.splits import Split
     from retrain_assets.evaluation.versions import Version
-
-_MISSING = {"allow_missing_partitions": True}
 
 
 class ConfirmationConfig(dg.Config):
@@ -34,7 +32,7 @@ class ConfirmationConfig(dg.Config):
     kinds={"pytorch", "json"},
     owners=OWNERS,
     pool=GPU,
-    ins={"comparison": dg.AssetIn(metadata=_MISSING), "champion": dg.AssetIn(metadata=_MISSING)},
+    ins={"comparison": dg.AssetIn(metadata=OPTIONAL), "champion": dg.AssetIn(metadata=OPTIONAL)},
 )
 def confirmation(
     context: dg.AssetExecutionContext,
@@ -71,7 +69,8 @@ def _looked(
     models: Models,
     device: str,
 ) -> dict[str, Any]:
-    from retrain_assets.evaluation.confirmation import confirm, confirmation_origins
+    from retrain_assets.evaluation.confirmation import confirmation_origins
+    from retrain_assets.evaluation.rescoring import losses_at
     from retrain_assets.evaluation.splits import Split
 
     if comparison["bars_hash"] != view.hash:
@@ -87,7 +86,7 @@ def _looked(
         name: (models.forecaster(version, name, device), version)
         for name, version in versions.items()
     }
-    losses = confirm(view.bars, origins, split.holdout_days, forecasters)
+    losses = losses_at(view.bars, origins, split.holdout_days, forecasters, symbol=view.symbol)
     return _result(view, split, sessions, origins, losses) | {
         "bars_hash": view.hash,
         "candidates": candidate_ids(comparison),

@@ -1,10 +1,10 @@
 """Last stage: the retraining guide's file tree for what is in production."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month
 from retrain_assets.defs.progress import failing_plainly
@@ -16,7 +16,7 @@ from retrain_assets.defs.resources import Production, Reports
     group_name="promotion",
     kinds={"json"},
     owners=OWNERS,
-    ins={"champion": dg.AssetIn(metadata={"allow_missing_partitions": True, "by_partition": True})},
+    ins={"champion": dg.AssetIn(metadata=GATHERED)},
     deps=["comparison_summary", "params_summary", "regression_report"],
 )
 def guide_files(
@@ -30,7 +30,6 @@ def guide_files(
     Only the month that is live writes them: one that is filled in later leaves them as they are.
     """
     from retrain_assets.export import export_tree
-    from retrain_assets.home import Home
 
     key = str(context.partition_key)
     store = production.store()
@@ -40,7 +39,7 @@ def guide_files(
         context.log.info(f"{key} is live for no stock: the files stay as they are")
         return dg.Output({}, metadata={"stocks": 0})
     with failing_plainly():
-        home = Home(Path(reports.home))
+        home = reports.place()
         files = export_tree(home.export, home=home, month=key)
     context.log.info(f"{len(files)} files in {home.export}")
     return dg.Output(

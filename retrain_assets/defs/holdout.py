@@ -10,8 +10,8 @@ import dagster as dg
 from pydantic import Field
 
 from retrain_assets.defs import findings
-from retrain_assets.defs.adapters import GPU, adapter_name
-from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.adapters import GPU, adapter_name, require_same_bars
+from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
@@ -72,7 +72,6 @@ def params_name(family: str) -> str:
 
 def build_params(family: ModelFamily) -> dg.AssetsDefinition:
     """The asset that searches inference parameters of one family's adapters."""
-    missing = {"allow_missing_partitions": True}  # told in words of ours, below
 
     @dg.asset(
         name=params_name(family.name),
@@ -90,9 +89,9 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
         pool=GPU,
-        ins={
-            "market_bars": dg.AssetIn(metadata=missing),
-            "adapter": dg.AssetIn(adapter_name(family.name), metadata=missing),
+        ins={  # what is missing is told in words of ours, below
+            "market_bars": dg.AssetIn(metadata=OPTIONAL),
+            "adapter": dg.AssetIn(adapter_name(family.name), metadata=OPTIONAL),
         },
     )
     def params(
@@ -110,8 +109,8 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
             view, trained = _inputs(context, market_bars, adapter, family)
             task = _prepared(family, config, trained, models, where)
             with _tracked(context, tracking, task, device.threads) as run:
-                result = task.search(view, report=_reporter(context, task.lines))
-                record = task.record(result, view, threads=device.threads)
+                report = _reporter(context, task.lines)
+                record, result = task.run(view, threads=device.threads, report=report)
                 folder = write_search(models.searches(trained), record, result)
                 picture = findings.search_map(result)
                 findings.log_search(run, record, result.table, folder, picture)
@@ -156,38 +155,25 @@ class _Task:
         rounds = len(rules.sizes(self.split.selection_origins)) if rules else 1
         return rounds + 1 + len(SCORED) * len(occasions(self.split))
 
-    def search(self, view: PartitionBars, *, report: Callable[[str], None]) -> "SearchResult":
-        from retrain_assets.evaluation.search import search
+    def run(
+        self, view: PartitionBars, *, threads: int, report: Callable[[str], None]
+    ) -> "tuple[ParamsRecord, SearchResult]":
+        """Search, and keep what it was about."""
+        from retrain_assets.evaluation.params import search_adapter
 
-        return search(
-            view.bars,
-            self.split,
-            self.forecaster,
-            self.settings,
-            default=self.family.default_settings,
-            context=self.split.context,
-            symbol=view.symbol,
-            seed=self.config.seed,
-            racing=racing_rules(self.config),
-            device=self.device,
-            report=report,
-        )
-
-    def record(
-        self, result: "SearchResult", view: PartitionBars, *, threads: int
-    ) -> "ParamsRecord":
-        from retrain_assets.evaluation.params import params_record
-
-        return params_record(
-            result,
+        return search_adapter(
             self.adapter,
             self.split,
             view.bars,
-            settings=self.settings,
+            self.forecaster,
+            self.settings,
+            default=self.family.default_settings,
             seed=self.config.seed,
+            racing=racing_rules(self.config),
             threads=threads,
             device=self.device,
             options=self.config.options,
+            report=report,
         )
 
 
@@ -207,11 +193,7 @@ def _inputs(
             f"`retrain run --stocks {symbol} --month {month}`"
         )
     record = AdapterRecord.from_json(adapter)
-    if record.bars_hash != view.hash:
-        raise BadInput(
-            f"the {family.name} adapter of {symbol} {month} was trained on other bars: "
-            f"materialize {adapter_name(family.name)} again"
-        )
+    require_same_bars(record, view)
     return view, record
 
 

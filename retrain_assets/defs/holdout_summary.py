@@ -7,6 +7,7 @@ from pydantic import Field
 
 from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.holdout import params_name
+from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month, month_and_symbol
 from retrain_assets.defs.progress import failing_plainly
@@ -35,7 +36,7 @@ class ParamsSummaryConfig(dg.Config):
     kinds={"json"},
     owners=OWNERS,
     ins={
-        name: dg.AssetIn(metadata={"allow_missing_partitions": True, "by_partition": True})
+        name: dg.AssetIn(metadata=GATHERED)
         for family in families()
         for name in (adapter_name(family), params_name(family))
     },

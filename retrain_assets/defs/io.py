@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from retrain_assets.market.calendar import MonthCut
 
 
+OPTIONAL = {"allow_missing_partitions": True}
+"""Metadata of an input that may be missing: it arrives as None."""
+GATHERED = OPTIONAL | {"by_partition": True}
+"""Metadata of an input of many partitions, of which some may be missing; see `JsonRecords`."""
+
+
 class JsonRecords(dg.UPathIOManager):
     """Keeps a dict as `<root>/<asset>/<month>/<stock>.json`, written whole or not at all.
 

@@ -95,6 +95,7 @@ def _scored(
     """The month's live record: an entry for the pointer and for each champion."""
     from retrain_assets.evaluation.comparison import NAIVE
     from retrain_assets.evaluation.live_record import POINTER, drift, live_entry, live_origins
+    from retrain_assets.evaluation.rescoring import losses_at
     from retrain_assets.evaluation.versions import Version
 
     versions = {f: Version.from_json(s["champion"]) for f, s in record["families"].items()}
@@ -102,8 +103,11 @@ def _scored(
     days = _days(record)
     sessions = pd.DatetimeIndex(view.bars["session"])
     origins = live_origins(sessions, pd.Timestamp(record["cut"]), days)
-    losses = _losses(view, versions, origins, days, models, device) if origins else {}
-    entries = {name: live_entry(losses, name) for name in versions} if origins else {}
+    entries = {}
+    if origins:
+        loaded = {name: (models.forecaster(v, name, device), v) for name, v in versions.items()}
+        losses = losses_at(view.bars, origins, days, loaded, symbol=view.symbol)
+        entries = {name: live_entry(losses, name) for name in versions}
     pointed = versions[POINTER]
     history = [e["entries"][POINTER] for e in earlier if e["version"] == pointed.id]
     if entries:
@@ -139,30 +143,6 @@ def _days(record: dict[str, Any]) -> int:
     return 7
 
 
-def _losses(
-    view: PartitionBars,
-    versions: "dict[str, Version]",
-    origins: list[int],
-    days: int,
-    models: Models,
-    device: str,
-) -> dict[str, np.ndarray]:
-    """Relative losses by name and of naive, one an origin."""
-    from retrain_assets.evaluation.comparison import NAIVE, window_at
-    from retrain_assets.evaluation.versions import NAIVE_VERSION
-
-    closes = view.bars["close"].to_numpy()
-    actual = np.stack([closes[origin + 1 : origin + 1 + days] for origin in origins])
-    losses = {}
-    for name, version in {NAIVE: NAIVE_VERSION, **versions}.items():
-        forecaster = models.forecaster(version, name, device)
-        context = min(version.context, origins[0] + 1)
-        windows = [window_at(view.bars, origin, context, days) for origin in origins]
-        forecast = forecaster.forecast(windows, [version.settings], seed=version.seed)
-        losses[name] = np.abs(forecast.mean[0] - actual).mean(axis=1) / closes[origins]
-    return losses
-
-
 def _selected(
     record: dict[str, Any] | None, version: "Version"
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -171,13 +151,14 @@ def _selected(
     record: of the month that promoted it; None if that is not known.
     """
     from retrain_assets.evaluation.comparison import NAIVE
+    from retrain_assets.evaluation.pooling import relative_losses
 
     if record is None or record["families"][version.family]["champion"] != version.to_json():
         return None
-    state, table = record["families"][version.family], record["losses"]["selection"]
-    column = "candidate" if state["decision"]["promote"] else "incumbent"
-    close = np.array(table["origin_close"])
-    return np.array(table[f"{version.family}.{column}"]) / close, np.array(table[NAIVE]) / close
+    losses = relative_losses(record["losses"]["selection"])
+    promoted = record["families"][version.family]["decision"]["promote"]
+    own = losses[f"{version.family}.{'candidate' if promoted else 'incumbent'}"]
+    return own.to_numpy(), losses[NAIVE].to_numpy()
 
 
 def _in_words(to: str, entry: dict[str, Any] | None, *, live: bool) -> str:

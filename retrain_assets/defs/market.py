@@ -1,7 +1,6 @@
 """First stage: the bars a month and stock may see, and whether they can be right."""
 
 import dagster as dg
-import pandas as pd
 
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
@@ -27,15 +26,9 @@ def market_bars(context: dg.AssetExecutionContext, bars: Bars) -> dg.Output[Part
     up to the cut, so later bars leave it alone. While the month's last session is not stored
     the partition is provisional and ends at the last stored bar.
     """
-    from retrain_assets.market.calendar import month_cut
-
     month, symbol = month_and_symbol(context.partition_key)
     with failing_plainly():
-        calendar, stored = bars.stock(symbol).calendar, bars.store().read(symbol)
-        # Of later bars only their dates matter: they tell whether the month is over.
-        sessions = pd.DatetimeIndex(stored["session"])
-        cut = month_cut(month, sessions, calendar, symbol=symbol)
-        view = PartitionBars.at(cut, stored, symbol, calendar)
+        view = bars.view(month, symbol)
     tell(context, f"{len(view.bars)} bars to {view.cut:%Y-%m-%d}", 1.0)
     return dg.Output(view, data_version=dg.DataVersion(view.hash), metadata=_metadata(view))
 

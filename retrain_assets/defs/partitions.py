@@ -31,12 +31,6 @@ def month_and_symbol(key: str) -> tuple[str, str]:
     return month, symbol
 
 
-def month_before(month: str) -> str:
-    """The month before one, both as YYYY-MM."""
-    year, number = (int(part) for part in month.split("-"))
-    return f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02d}"
-
-
 def of_month_before() -> dg.MultiPartitionMapping:
     """A stock's partition of the month before."""
     return dg.MultiPartitionMapping(

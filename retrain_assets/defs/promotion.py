@@ -3,8 +3,7 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import numpy as np
@@ -12,20 +11,23 @@ import pandas as pd
 from pydantic import Field
 
 from retrain_assets.defs.adapters import GPU
-from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Device, Models, Production, Reports
 from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput
-from retrain_assets.home import Home
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.champions import Losses, Occasion
     from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.evaluation.promotion import Rules
     from retrain_assets.evaluation.versions import Version
+
+
+SEGMENTS: tuple[Literal["selection", "test"], ...] = ("selection", "test")
+"""Whose origins decide."""
 
 
 class PromotionConfig(dg.Config):
@@ -47,7 +49,7 @@ class PromotionConfig(dg.Config):
     kinds={"mlflow"},
     owners=OWNERS,
     pool=GPU,
-    ins={"comparison": dg.AssetIn(metadata={"allow_missing_partitions": True})},
+    ins={"comparison": dg.AssetIn(metadata=OPTIONAL)},
     # For the order alone: what was decided is read from the store, which knows what went live.
     deps=[dg.AssetDep("champion", partition_mapping=of_month_before())],
 )
@@ -90,7 +92,7 @@ def champion(
             run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
             with store.lock(stock.symbol):
                 if record["live"]:
-                    register(record, stock, home=Home(Path(reports.home)), run=run)
+                    register(record, stock, home=reports.place(), run=run)
                     store.set_live(record)
                 store.keep(record)
     for line in in_words(record):
@@ -143,33 +145,25 @@ class Scorer:
 
     def losses(self, versions: "list[Version]", comparison: dict[str, Any]) -> "dict[str, Losses]":
         """Relative losses by version id; raises CheckpointError if a version's files are amiss."""
-        from retrain_assets.evaluation import metrics
-        from retrain_assets.evaluation.comparison import NAIVE, Candidate, compare
+        from retrain_assets.evaluation.rescoring import losses_at
         from retrain_assets.evaluation.splits import Split
-        from retrain_assets.models.naive import NaiveForecaster
 
         if not versions:
             return {}
         split = Split.from_json(_any_adapter(comparison)["split"])
-        names = {f"{version.family}.incumbent": version for version in versions}
-        candidates = [Candidate(NAIVE, NaiveForecaster(), {}, 1)] + [
-            Candidate(
-                name,
-                self._models.forecaster(version, name, self._device),
-                version.settings,
-                min(version.context, split.holdout_origins("selection")[0] + 1),
+        loaded = {v.id: (self._models.forecaster(v, v.title, self._device), v) for v in versions}
+        found: dict[str, Losses] = {name: {} for name in loaded}
+        for segment in SEGMENTS:
+            losses = losses_at(
+                self._bars,
+                split.holdout_origins(segment),
+                split.holdout_days,
+                loaded,
+                symbol=comparison["symbol"],
+                seed=self._seed,
             )
-            for name, version in names.items()
-        ]
-        compared = compare(
-            self._bars, split, candidates, symbol=comparison["symbol"], seed=self._seed
-        )
-        found: dict[str, Losses] = {version.id: {} for version in versions}
-        for segment in ("selection", "test"):
-            table = metrics.origin_table(compared.forecasts, list(names), segment=segment)
-            close = np.array(table["origin_close"])
-            for name, version in names.items():
-                found[version.id][segment] = np.array(table[name]) / close
+            for name in loaded:
+                found[name][segment] = losses[name]
         return found
 
     def hindsight(
@@ -218,7 +212,7 @@ def decided(
     """The month's champion record; nothing is written. Raises BadInput for a rule out of range."""
     from retrain_assets.evaluation import champions
 
-    rules = read_rules(config)
+    rules = read_rules(config.rules)
     previous = store.before(occasion.symbol, occasion.month, live=occasion.live)
     before = champions.standing(previous, comparison)
     there = store.live(occasion.symbol)
@@ -244,31 +238,26 @@ def preview(
     month: str, symbol: str, config: PromotionConfig, resources: dict[str, Any]
 ) -> dict[str, Any]:
     """The record that `champion` would give for a stock's stored comparison; nothing is written."""
-    from retrain_assets.market.calendar import month_cut
-
-    bars, production = resources["bars"], resources["production"]
-    stored, calendar = bars.store().read(symbol), bars.stock(symbol).calendar
-    cut = month_cut(month, pd.DatetimeIndex(stored["session"]), calendar, symbol=symbol)
-    view = PartitionBars.at(cut, stored, symbol, calendar)
+    bars, store = resources["bars"], resources["production"].store()
+    view = bars.view(month, symbol)
     comparison = resources["reports"].comparison_record(month, symbol)
     _require_usable(comparison, view)
-    store = production.store()
     with resources["device"].lease() as where:
         scorer = Scorer(view.bars, resources["models"], where, config.seed)
         return decided(_occasion(view, bars, config, store), comparison, scorer, config, store)
 
 
-def read_rules(config: PromotionConfig) -> "Rules":
-    """The rules that a configuration names. Raises BadInput for one that is unknown."""
+def read_rules(given: Mapping[str, float]) -> "Rules":
+    """The usual rules with the given ones in their place. Raises BadInput for one unknown."""
     from dataclasses import fields
 
     from retrain_assets.evaluation.promotion import Rules
 
     known = {f.name: f.type for f in fields(Rules)}
-    if unknown := sorted(set(config.rules) - set(known)):
+    if unknown := sorted(set(given) - set(known)):
         raise BadInput(f"there is no rule {', '.join(unknown)}: use {', '.join(known)}")
-    whole = {name: int(v) if known[name] == "int" else v for name, v in config.rules.items()}
-    return Rules(**whole)  # type: ignore[arg-type]
+    whole = {name: int(v) if known[name] == "int" else v for name, v in given.items()}
+    return Rules(**whole)  # type: ignore[arg-type]  # int or float, as the field has it
 
 
 def _occasion(
@@ -294,7 +283,7 @@ def _out_of_order(
     occasion: "Occasion", previous: Mapping[str, Any] | None, store: "ProductionStore"
 ) -> list[str]:
     """What is not in order about the months around this one, in words."""
-    from retrain_assets.defs.partitions import month_before
+    from retrain_assets.market.calendar import month_before
 
     notes = []
     if previous is not None and previous["month"] != month_before(occasion.month):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from retrain_assets.defs.adapters import GPU, adapter_name, epoch_reporter
+from retrain_assets.defs.adapters import GPU, adapter_name, epoch_reporter, require_same_bars
 from retrain_assets.defs.holdout import params_name
-from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
@@ -39,7 +39,6 @@ def refined_name(family: str) -> str:
 
 def build_refined(family: ModelFamily) -> dg.AssetsDefinition:
     """The asset that climbs the ladder of one family."""
-    missing = {"allow_missing_partitions": True}  # told in words of ours, below
 
     @dg.asset(
         name=refined_name(family.name),
@@ -56,10 +55,10 @@ def build_refined(family: ModelFamily) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
         pool=GPU,
-        ins={
-            "market_bars": dg.AssetIn(metadata=missing),
-            "adapter": dg.AssetIn(adapter_name(family.name), metadata=missing),
-            "params": dg.AssetIn(params_name(family.name), metadata=missing),
+        ins={  # what is missing is told in words of ours, below
+            "market_bars": dg.AssetIn(metadata=OPTIONAL),
+            "adapter": dg.AssetIn(adapter_name(family.name), metadata=OPTIONAL),
+            "params": dg.AssetIn(params_name(family.name), metadata=OPTIONAL),
         },
     )
     def refined(
@@ -137,11 +136,7 @@ def _begun(
     policy, search = AdapterRecord.from_json(adapter), ParamsRecord.from_json(params)
     checked(search, policy, options=search.options)
     same_origins(search, policy)
-    if policy.bars_hash != view.hash:
-        raise BadInput(
-            f"the {policy.family} adapter of {symbol} {month} was trained on other bars: "
-            f"materialize {adapter_name(policy.family)} again"
-        )
+    require_same_bars(policy, view)
     return _Start(view, policy, search)
 
 
@@ -221,12 +216,11 @@ def _searched(
 ) -> "ParamsRecord":
     """A search on the terms of the month's own, with a rung's adapter."""
     from retrain_assets.evaluation.params import (
-        params_record,
         read_search,
         same_terms,
+        search_adapter,
         write_search,
     )
-    from retrain_assets.evaluation.search import search
     from retrain_assets.evaluation.splits import Split
     from retrain_assets.training.adapters import load_adapted
 
@@ -234,30 +228,19 @@ def _searched(
     _, table, _ = read_search(models.searches(start.policy) / known.folder)
     settings, racing = same_terms(known, table)
     model = load_adapted(adapter, store=models.store(), checkpoints=models.bases, device=device)
-    split = Split.from_json(known.split)
-    result = search(
+    found, result = search_adapter(
+        adapter,
+        Split.from_json(known.split),
         start.view.bars,
-        split,
         own.forecaster(model, name=own.name, options=known.options),
         settings,
         default=own.default_settings,
-        context=split.context,
-        symbol=adapter.symbol,
         seed=known.seed,
         racing=racing,
-        device=device,
-        report=lambda line: tell(context, line, minor=True),
-    )
-    found = params_record(
-        result,
-        adapter,
-        split,
-        start.view.bars,
-        settings=settings,
-        seed=known.seed,
         threads=known.threads,
         device=device,
         options=known.options,
+        report=lambda line: tell(context, line, minor=True),
     )
     write_search(models.searches(adapter), found, result)
     return found

@@ -9,14 +9,15 @@ from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.confirmation import candidate_ids
 from retrain_assets.defs.failures import failures_of
 from retrain_assets.defs.holdout import params_name
+from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.market import OWNERS
-from retrain_assets.defs.partitions import month, month_before, partition_key
+from retrain_assets.defs.partitions import month, partition_key
 from retrain_assets.defs.progress import failing_plainly
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Bars, Models, Reports
 from retrain_assets.errors import RetrainError
-from retrain_assets.files import atomic_file, write_json
-from retrain_assets.market.bars import content_hash
+from retrain_assets.files import write_json, write_text
+from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import families
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 JSON_FILE = "regression_analysis.json"
 TEXT_FILE = "regression_analysis.txt"
-_PARTITIONS = {"allow_missing_partitions": True, "by_partition": True}
 _EXPECTED = ["comparison", "champion"]
 _FAMILY_ASSETS = [name(f) for f in families() for name in (adapter_name, params_name)]
 _INPUTS = [*_EXPECTED, *_FAMILY_ASSETS, "confirmation", *(refined_name(f) for f in families())]
@@ -40,7 +40,7 @@ Records = Mapping[str, Mapping[str, Any]]
     group_name="regression",
     kinds={"json"},
     owners=OWNERS,
-    ins={name: dg.AssetIn(metadata=_PARTITIONS) for name in _INPUTS},
+    ins={name: dg.AssetIn(metadata=GATHERED) for name in _INPUTS},
 )
 def regression_report(
     context: dg.AssetExecutionContext,
@@ -69,8 +69,7 @@ def regression_report(
         text = render_analysis(analysis)
         folder = reports.regressions(key)
         write_json(folder / JSON_FILE, analysis)
-        with atomic_file(folder / TEXT_FILE) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        write_text(folder / TEXT_FILE, text + "\n")
     summary = analysis["summary"]
     context.log.info(f"{summary['total_regressions']} worse, {summary['total_failures']} failures")
     return dg.Output(
@@ -96,10 +95,15 @@ def _facts(
 ) -> "StockFacts":
     """Everything that is known of one stock and month."""
     from retrain_assets.evaluation.regression import StockFacts
+    from retrain_assets.market.schema import warnings
 
     key = partition_key(month, symbol)
     found = {name: by_key[str(key)] for name, by_key in records.items() if str(key) in by_key}
-    history, vanished = _history(bars, symbol, month)
+    try:
+        view, vanished = bars.view(month, symbol), None
+    except RetrainError as error:
+        view, vanished = None, str(error)
+    history = None if view is None else view.bars
     failures = failures_of(instance, key, ["market_bars", "baseline_metrics", *_INPUTS])
     expected = [*_expected(found), *_EXPECTED]
     missing = [name for name in expected if name not in found and name not in failures]
@@ -113,10 +117,10 @@ def _facts(
         rungs=_rungs(found),
         failures=failures,
         missing=[] if vanished else missing,
-        stale={} if history is None else _stale(found, content_hash(history)),
+        stale={} if view is None else _stale(found, view.hash),
         volatility_pct=_volatility(history, month),
         earlier_volatility_pct=_volatility(history, month_before(month)),
-        odd_bars=_odd(history, bars, symbol),
+        odd_bars=[] if view is None else list(warnings(view.bars, view.calendar)),
         vanished=vanished,
     )
 
@@ -125,21 +129,6 @@ def _expected(found: Mapping[str, Any]) -> list[str]:
     """Assets a stock should have: of the families it was trained with, else of all."""
     trained = [f for f in families() if adapter_name(f) in found]
     return [name(f) for f in trained or families() for name in (adapter_name, params_name)]
-
-
-def _history(bars: Bars, symbol: str, month: str) -> "tuple[pd.DataFrame | None, str | None]":
-    """Bars up to the month's cut, or why there are none."""
-    import pandas as pd
-
-    from retrain_assets.market.calendar import month_cut
-
-    try:
-        stored = bars.store().read(symbol)
-        sessions = pd.DatetimeIndex(stored["session"])
-        cut = month_cut(month, sessions, bars.stock(symbol).calendar, symbol=symbol)
-    except RetrainError as error:
-        return None, str(error)
-    return stored[stored["session"] <= cut.cut].reset_index(drop=True), None
 
 
 def _confirmation(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -187,9 +176,3 @@ def _volatility(history: "pd.DataFrame | None", month: str) -> float | None:
         return None
     returns = np.log(history["close"]).diff()[history["session"].dt.strftime("%Y-%m") == month]
     return None if returns.count() < 3 else float(100 * returns.std())
-
-
-def _odd(history: "pd.DataFrame | None", bars: Bars, symbol: str) -> list[str]:
-    from retrain_assets.market.schema import warnings
-
-    return [] if history is None else list(warnings(history, bars.stock(symbol).calendar))

@@ -12,7 +12,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from retrain_assets.defs.io import BarsView, JsonRecords
+from retrain_assets.defs.io import BarsView, JsonRecords, PartitionBars
 from retrain_assets.defs.tracking import Tracking
 from retrain_assets.errors import BadInput
 from retrain_assets.files import checked_symbol, read_json, write_json
@@ -47,6 +47,15 @@ class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own 
     def stock(self, symbol: str) -> Stock:
         """Calendar and overrides of a symbol, read anew so that an edit takes effect at once."""
         return Universe.load(Path(self.universe)).stock(symbol, stored=[symbol])
+
+    def view(self, month: str, symbol: str) -> PartitionBars:
+        """The bars that a month and stock may see; raises BadInput where there are none."""
+        from retrain_assets.market.calendar import month_cut
+
+        calendar, stored = self.stock(symbol).calendar, self.store().read(symbol)
+        # Of later bars only their dates matter: they tell whether the month is over.
+        cut = month_cut(month, pd.DatetimeIndex(stored["session"]), calendar, symbol=symbol)
+        return PartitionBars.at(cut, stored, symbol, calendar)
 
     def last_final_month(self, symbol: str) -> str:
         """The latest month whose last session is stored."""
@@ -178,6 +187,10 @@ class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's o
 
     root: str = Field(description="Folder of the reports.")
     home: str = Field(description="The data folder.")
+
+    def place(self) -> Home:
+        """The data folder."""
+        return Home(Path(self.home))
 
     def comparisons(self, month: str) -> Path:
         """Folder of one month's comparison summaries."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month
 from retrain_assets.defs.resources import Reports
@@ -28,9 +29,7 @@ class SummaryConfig(dg.Config):
     group_name="comparison",
     kinds={"json"},
     owners=OWNERS,
-    ins={
-        "comparison": dg.AssetIn(metadata={"allow_missing_partitions": True, "by_partition": True})
-    },
+    ins={"comparison": dg.AssetIn(metadata=GATHERED)},
 )
 def comparison_summary(
     context: dg.AssetExecutionContext,

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
+from retrain_assets.evaluation.pooling import relative_losses
 from retrain_assets.evaluation.promotion import Decision, Evidence, Rules, decide
 from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
+from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import families
 
 Record = Mapping[str, Any]
@@ -101,7 +103,7 @@ def to_forecast(before: Standing, comparison: Record) -> list[Version]:
 def column_losses(comparison: Record, column: str) -> Losses:
     """Losses of one of a comparison's columns."""
     return {
-        segment: np.array(table[column]) / np.array(table["origin_close"])
+        segment: relative_losses(table)[column].to_numpy()
         for segment, table in comparison["losses"].items()
     }
 
@@ -297,9 +299,7 @@ def _earlier(previous: Record | None, month: str) -> dict[str, list[dict[str, An
     """Test losses of the months before, the last 24 of them."""
     if previous is None:
         return {}
-    year, number = (int(part) for part in month.split("-"))
-    first = year * 12 + number - 1 - HISTORY_MONTHS
-    oldest = f"{first // 12:04d}-{first % 12 + 1:02d}"
+    oldest = month_before(month, HISTORY_MONTHS)
     return {
         name: [row for row in rows if oldest <= row["month"] < month]
         for name, rows in previous["history"].items()

@@ -146,7 +146,7 @@ def compare(
                 f"{symbol}: {one.name} forecasts {len(occasion.origins)} "
                 f"{occasion.segment} origins, {occasion.horizon} bars each"
             )
-            values[one.name] = _values(bars, occasion, one, symbol, seed)
+            values[one.name] = forecast_values(bars, occasion, one, symbol, seed)
         columns = {name + part: v for name, t in twins.items() for part, v in values[t].items()}
         parts.append(_targets(bars, occasion, symbol).assign(**columns))
     last = split.holdout_origins("test")[-1]
@@ -217,10 +217,14 @@ def _twins(candidates: Sequence[Candidate]) -> dict[str, str]:
     }
 
 
-def _values(
+def forecast_values(
     bars: pd.DataFrame, occasion: Occasion, candidate: Candidate, symbol: str, seed: int
 ) -> _Values:
-    """One candidate's forecasts, rows as in `_targets`."""
+    """One candidate's forecasts by the suffix of their column, shape (origin x step,).
+
+    The suffixes are "" for the mean path, `/median`, and those of QUANTILES. Raises RetrainError
+    where one is not finite, naming candidate and origin.
+    """
     windows = [
         window_at(bars, origin, candidate.context, occasion.horizon) for origin in occasion.origins
     ]

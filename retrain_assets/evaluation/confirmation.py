@@ -9,16 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.comparison import NAIVE, window_at
+from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.pooling import MIN_ORIGINS, loss_p_value
 from retrain_assets.evaluation.splits import Split
-from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
-from retrain_assets.models.forecaster import Forecaster
-from retrain_assets.models.naive import NaiveForecaster
 
 CANDIDATE = "candidate"
 
@@ -38,25 +34,6 @@ def confirmation_origins(split: Split, sessions: int) -> list[int]:
     count = sessions // days
     first = test.stop - count * days - 1
     return list(range(first, test.stop - 1, days))
-
-
-def confirm(
-    bars: pd.DataFrame,
-    origins: list[int],
-    days: int,
-    forecasters: Mapping[str, tuple[Forecaster, Version]],
-) -> dict[str, NDArray[np.float64]]:
-    """Relative losses of naive and of each named version, one an origin, (origin,)."""
-    closes = bars["close"].to_numpy()
-    actual = np.stack([closes[origin + 1 : origin + 1 + days] for origin in origins])
-    everyone = {NAIVE: (NaiveForecaster(), NAIVE_VERSION), **forecasters}
-    losses = {}
-    for name, (forecaster, version) in everyone.items():
-        context = min(version.context, origins[0] + 1)
-        windows = [window_at(bars, origin, context, days) for origin in origins]
-        forecast = forecaster.forecast(windows, [version.settings], seed=version.seed)
-        losses[name] = np.abs(forecast.mean[0] - actual).mean(axis=1) / closes[origins]
-    return losses
 
 
 def against(losses: Mapping[str, NDArray[np.float64]]) -> list[dict[str, Any]]:

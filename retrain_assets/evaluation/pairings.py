@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from retrain_assets.errors import BadInput
+from retrain_assets.evaluation import significance
 from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.pooling import loss_p_value, relative_losses
 
@@ -86,14 +86,13 @@ def pairings(stock: StockFacts) -> list[Pairing]:
 def holm(pairs: Sequence[Pairing], raw: Sequence[float | None]) -> list[float | None]:
     """Each p adjusted over the stocks that have the same family and rival."""
     adjusted: list[float | None] = [None] * len(raw)
-    groups: dict[tuple[str, str], list[int]] = {}
-    for place, pair in enumerate(pairs):
-        if raw[place] is not None:
-            groups.setdefault((pair.family, pair.rivals[0]), []).append(place)
-    for places in groups.values():
-        values = multipletests([raw[place] for place in places], method="holm")[1]
-        for place, value in zip(places, values, strict=True):
-            adjusted[place] = float(value)
+    groups: dict[tuple[str, str], dict[int, float]] = {}
+    for place, (pair, p_value) in enumerate(zip(pairs, raw, strict=True)):
+        if p_value is not None:
+            groups.setdefault((pair.family, pair.rivals[0]), {})[place] = p_value
+    for group in groups.values():
+        for place, value in significance.holm(group).items():
+            adjusted[place] = value
     return adjusted
 
 

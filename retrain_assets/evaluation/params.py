@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import pandas as pd
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.racing import Racing
-from retrain_assets.evaluation.search import ACCELERATOR_TOLERANCE, SearchResult
+from retrain_assets.evaluation.search import ACCELERATOR_TOLERANCE, SearchResult, search
 from retrain_assets.evaluation.search_report import DEFAULT
 from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.trials import Entrants, SelectionOrigins, Trials
@@ -137,6 +137,52 @@ def params_record(
         digest=hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(),
         measured=result.measured,
     )
+
+
+def search_adapter(
+    adapter: AdapterRecord,
+    split: Split,
+    bars: pd.DataFrame,
+    forecaster: Forecaster,
+    settings: Sequence[Settings],
+    *,
+    default: Settings,
+    seed: int,
+    racing: Racing | None,
+    threads: int,
+    device: str,
+    options: Mapping[str, Any],
+    report: Callable[[str], None],
+) -> tuple[ParamsRecord, SearchResult]:
+    """Search settings of an adapter, and the record of it; see `search.search` for the arguments.
+
+    forecaster: with the adapter. threads, device, options: how it computes.
+    """
+    result = search(
+        bars,
+        split,
+        forecaster,
+        settings,
+        default=default,
+        context=split.context,
+        symbol=adapter.symbol,
+        seed=seed,
+        racing=racing,
+        device=device,
+        report=report,
+    )
+    record = params_record(
+        result,
+        adapter,
+        split,
+        bars,
+        settings=settings,
+        seed=seed,
+        threads=threads,
+        device=device,
+        options=options,
+    )
+    return record, result
 
 
 def checked(

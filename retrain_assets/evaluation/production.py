@@ -7,19 +7,18 @@ twelfth that was kept. Files are written whole or not at all, and those of decis
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.versions import Version
-from retrain_assets.files import checked_symbol, read_json, write_json
+from retrain_assets.files import checked_symbol, exclusive, read_json, write_json
 from retrain_assets.market.bars import is_symbol
 
 LIVE_FILE = "live.json"
@@ -136,27 +135,14 @@ class ProductionStore:
             write_json(path, dict(record))
         return path
 
-    @contextlib.contextmanager
-    def lock(self, symbol: str) -> Iterator[None]:
+    def lock(self, symbol: str) -> AbstractContextManager[None]:
         """Hold the right to write a stock's records; `keep` and `set_live` may be called inside.
 
         Raises BadInput when another thread or process holds it for over a minute.
         """
         path = self.root / ".locks" / f"{checked_symbol(symbol)}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A singleton counts its holders, so that a thread that holds the lock can take it again.
-        lock = FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise BadInput(
-                f"what is in production for {symbol} is being changed by another process ({path} "
-                "is locked): try again when it is done"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        busy = f"what is in production for {symbol} is being changed by another process"
+        return exclusive(path, seconds=_LOCK_SECONDS, busy=busy)
 
     def _live(self, symbol: str) -> Path:
         return self.root / checked_symbol(symbol) / LIVE_FILE

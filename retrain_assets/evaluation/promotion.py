@@ -8,7 +8,7 @@ pointer names and first naive. Nothing here forecasts, and nothing is read or wr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.choice import spa_p_value
 from retrain_assets.evaluation.luck import sign_p_value
 from retrain_assets.evaluation.pooling import loss_p_value, skill
+from retrain_assets.files import require_fields
 
 Numbers = dict[str, float | None]
 
@@ -147,12 +148,8 @@ class Decision:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decision:
         """The decision that `to_json` wrote; raises BadInput naming missing or unknown fields."""
-        names = {f.name for f in fields(cls)}
-        if names != set(value):
-            raise BadInput(
-                f"the stored decision lacks {sorted(names - set(value))} and has unknown "
-                f"{sorted(set(value) - names)}: materialize the month's champion again"
-            )
+        again = "materialize the month's champion again"
+        require_fields(cls, value, what="decision", remedy=again)
         return cls(**value)
 
 

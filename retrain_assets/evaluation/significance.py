@@ -7,9 +7,9 @@ Test origins of many stocks and months are another matter: `pooled_test`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from statsmodels.tsa.stattools import diebold_mariano_test
 
 from retrain_assets.evaluation.comparison import NAIVE
+
+Key = TypeVar("Key", bound=Hashable)
 
 TIE = "tie"
 ALPHA = 0.05
@@ -204,7 +206,7 @@ def against_naive(
     return holm(raw)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     """The p-values adjusted for their number, so that the smallest may be looked at (Holm, 1979).
 
     The chance of one or more false rejections at a level is then at most that level, whatever

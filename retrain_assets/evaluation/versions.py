@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.errors import BadInput, CheckpointError
+from retrain_assets.errors import CheckpointError
 from retrain_assets.evaluation.comparison import NAIVE
+from retrain_assets.files import require_fields
 from retrain_assets.models.forecaster import Forecaster, family
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ class Version:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Version:
         """The version that `to_json` wrote; raises BadInput naming missing or unknown fields."""
-        names = {f.name for f in fields(cls)}
-        if names != set(value):
-            raise BadInput(
-                f"the stored version lacks {sorted(names - set(value))} and has unknown "
-                f"{sorted(set(value) - names)}: materialize the month's comparison again"
-            )
+        again = "materialize the month's comparison again"
+        require_fields(cls, value, what="version", remedy=again)
         return cls(**value)
 
 

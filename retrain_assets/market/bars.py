@@ -7,20 +7,18 @@ exchange-local date) and `open, high, low, close, volume` (float64).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from retrain_assets.errors import BadInput
-from retrain_assets.files import atomic_file, checked_symbol
+from retrain_assets.files import atomic_file, checked_symbol, exclusive
 
 BAR_COLUMNS = ("session", "open", "high", "low", "close", "volume")
 VALUE_COLUMNS = BAR_COLUMNS[1:]
@@ -122,28 +120,14 @@ class BarStore:
                 pq.write_table(table, partial, **_ENCODING)
         return new
 
-    @contextlib.contextmanager
-    def lock(self, symbol: str) -> Iterator[None]:
+    def lock(self, symbol: str) -> AbstractContextManager[None]:
         """Hold the right to write `symbol`; `write` may be called inside.
 
         Raises BadInput when another process holds it for over a minute.
         """
         path = self.root / ".locks" / f"{checked_symbol(symbol)}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A singleton counts its holders, so that `write` can be called by a thread that
-        # already holds the lock; other threads and processes wait.
-        lock = FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise BadInput(
-                f"bars of {symbol} are being written by another process ({path} is locked): "
-                "try again when it is done"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        busy = f"bars of {symbol} are being written by another process"
+        return exclusive(path, seconds=_LOCK_SECONDS, busy=busy)
 
     def _path(self, symbol: str) -> Path:
         return self.root / f"{checked_symbol(symbol)}.parquet"

@@ -176,7 +176,12 @@ def last_final_month(stored: pd.DatetimeIndex, calendar: str, *, symbol: str) ->
     """
     last = f"{stored[-1]:%Y-%m}"
     cut = month_cut(last, stored, calendar, symbol=symbol)
-    return str(pd.Period(last, freq="M") - 1) if cut.provisional else last
+    return month_before(last) if cut.provisional else last
+
+
+def month_before(month: str, count: int = 1) -> str:
+    """The month that lies so many before one, both as "YYYY-MM"."""
+    return str(pd.Period(month, freq="M") - count)
 
 
 def _month_days(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:

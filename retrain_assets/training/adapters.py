@@ -23,6 +23,7 @@ from retrain_assets import __version__
 from retrain_assets.errors import BadInput, CheckpointError, RetrainError
 from retrain_assets.evaluation.splits import Split
 from retrain_assets.files import atomic_folder, checked_symbol, read_json, write_json
+from retrain_assets.market.calendar import month_before
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import LoadedModel, family
@@ -94,8 +95,7 @@ class ModelStore:
 
     def previous(self, family_name: str, month: str, symbol: str) -> AdapterRecord | None:
         """The adapter last written for the month before, None if there is none."""
-        before = str(pd.Period(month, freq="M") - 1)
-        return self.latest(family_name, before, symbol)
+        return self.latest(family_name, month_before(month), symbol)
 
     def path(self, record: AdapterRecord) -> Path:
         """The folder of an adapter; raises CheckpointError if it is gone or leaves the store."""

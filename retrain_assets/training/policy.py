@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.splits import MIN_CONTEXT, capped_context
+from retrain_assets.files import require_fields
 from retrain_assets.models.forecaster import ModelLimits
 
 Difficulty = Literal["easy", "medium", "hard"]
@@ -144,12 +145,7 @@ class TrainingPlan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingPlan:
         """The plan that `to_json` wrote; raises BadInput naming missing or surplus fields."""
-        known = {f.name for f in fields(cls)}
-        if known != set(value):
-            missing, surplus = sorted(known - set(value)), sorted(set(value) - known)
-            raise BadInput(
-                f"the stored plan lacks {missing} and has unknown {surplus}: train again"
-            )
+        require_fields(cls, value, what="plan", remedy="train again")
         return cls(**{**value, "notes": tuple(value["notes"])})
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.confirmation import against, confirm, confirmation_origins
+from retrain_assets.evaluation.confirmation import against, confirmation_origins
+from retrain_assets.evaluation.rescoring import losses_at
 from retrain_assets.evaluation.splits import Split, make_split
 from retrain_assets.evaluation.versions import Version
 from retrain_assets.models.forecaster import ModelLimits
@@ -42,7 +43,7 @@ def test_losses_are_of_whole_forecasts_relative_to_the_close_at_the_origin() -> 
     close = bars["close"].to_numpy()
     above = PathForecaster("above", lambda window: np.full(7, 1.1 * window.origin_close))
     version = Version("some", context=64)
-    losses = confirm(bars, [285, 292], 7, {"some.candidate": (above, version)})
+    losses = losses_at(bars, [285, 292], 7, {"some.candidate": (above, version)}, symbol="AAA")
     for place, origin in enumerate((285, 292)):
         actual = close[origin + 1 : origin + 8]
         naive = np.abs(actual - close[origin]).mean() / close[origin]

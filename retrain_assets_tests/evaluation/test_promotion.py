@@ -313,7 +313,7 @@ def test_a_change_may_have_to_be_worth_something() -> None:
 )
 def test_a_rule_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"^{name} is {value}: give"):
-        Rules(**{name: value})  # type: ignore[arg-type]
+        Rules(**{name: value})  # type: ignore[arg-type]  # int or float, as the field has it
 
 
 def test_a_year_of_decisions_shares_the_years_error() -> None:

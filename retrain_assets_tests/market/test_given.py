@@ -45,7 +45,7 @@ def test_a_missing_column_is_named_and_a_surplus_one_refused() -> None:
     with pytest.raises(BadInput, match=r"has the columns .*amount.* bars have session, open"):
         checked(walk().assign(amount=1.0))
     with pytest.raises(BadInput, match="are a dict: give a pandas DataFrame"):
-        checked({"close": [1.0]})  # type: ignore[arg-type]
+        checked({"close": [1.0]})  # type: ignore[arg-type]  # no frame, on purpose
 
 
 def test_the_row_of_another_symbol_is_named() -> None:
@@ -93,7 +93,7 @@ def test_a_session_is_complete_once_it_has_closed(
 @pytest.mark.parametrize("as_of", ["yesterday", "2023-09-01 15:00", pd.NaT])
 def test_a_moment_without_a_zone_and_what_is_none_are_refused(as_of: object) -> None:
     with pytest.raises(BadInput, match="give a date such as 2023-09-21, or a moment with its zone"):
-        last_complete_session("XNYS", as_of)  # type: ignore[arg-type]
+        last_complete_session("XNYS", as_of)  # type: ignore[arg-type]  # on purpose
 
 
 def test_by_default_the_moment_is_now() -> None:
