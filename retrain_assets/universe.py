@@ -27,6 +27,7 @@ from pydantic import (
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import checked_symbol
 from retrain_assets.models.forecaster import family
+from retrain_assets.operation import Operation
 from retrain_assets.training.policy import PlanOverrides
 
 _SHOWN = 5  # problems of one file that are listed
@@ -62,6 +63,7 @@ class Stock(BaseModel):
 
     calendar: a name of exchange_calendars; XNYS for US stocks, 24/7 for coins.
     priority: one of the few that are looked at first.
+    active: whether schedule and sensors retrain it; asked for by name it runs all the same.
     aliases: other names its files may carry.
     overrides: values that replace the training policy's for this stock.
     """
@@ -71,6 +73,7 @@ class Stock(BaseModel):
     symbol: Symbol
     calendar: Text = "XNYS"
     priority: bool = False
+    active: bool = True
     aliases: tuple[Text, ...] = ()
     overrides: Annotated[PlanOverrides, WrapValidator(_explained)] = PlanOverrides()
 
@@ -87,6 +90,7 @@ class Universe(BaseModel):
 
     bases: base model by model family, or `published` for the published one that suits the
     device; the bundled one for a family that is not listed.
+    operation: how the system runs by itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +98,7 @@ class Universe(BaseModel):
     first_month: Annotated[str, AfterValidator(_month)]
     stocks: Annotated[tuple[Stock, ...], Field(min_length=1)]
     bases: dict[Annotated[str, AfterValidator(_family)], Text] = {}
+    operation: Operation = Operation()
 
     @classmethod
     def load(cls, path: Path) -> Universe:

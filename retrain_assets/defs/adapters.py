@@ -17,13 +17,12 @@ from retrain_assets.defs.resources import Bars, Device, Models
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import ModelFamily, families
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
     from retrain_assets.training.policy import PlanOverrides
     from retrain_assets.training.trainer import Progress
-
-GPU = "gpu"
 
 
 class AdapterConfig(dg.Config):

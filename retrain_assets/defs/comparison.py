@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from retrain_assets.defs.adapters import GPU, adapter_name, require_same_bars
+from retrain_assets.defs.adapters import adapter_name, require_same_bars
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
@@ -20,6 +20,7 @@ from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import atomic_file, write_json, write_text
 from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import Forecaster, families, family
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from retrain_assets.defs import findings
-from retrain_assets.defs.adapters import GPU, adapter_name, require_same_bars
+from retrain_assets.defs.adapters import adapter_name, require_same_bars
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
@@ -19,6 +19,7 @@ from retrain_assets.defs.resources import Device, Models
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import ModelFamily, families
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.params import ParamsRecord

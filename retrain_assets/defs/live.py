@@ -6,13 +6,13 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from retrain_assets.defs.adapters import GPU
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Device, Models, Production, Reports
 from retrain_assets.files import write_json
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.production import ProductionStore

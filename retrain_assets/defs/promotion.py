@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from retrain_assets.defs.adapters import GPU
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
@@ -18,6 +17,7 @@ from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Device, Models, Production, Reports
 from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.champions import Losses, Occasion

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from retrain_assets.defs.adapters import GPU, adapter_name, epoch_reporter, require_same_bars
+from retrain_assets.defs.adapters import adapter_name, epoch_reporter, require_same_bars
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
@@ -16,6 +16,7 @@ from retrain_assets.defs.resources import Device, Models
 from retrain_assets.defs.tracking import TrackedRun, Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput, TrainingFailed
 from retrain_assets.models.forecaster import ModelFamily, families, family
+from retrain_assets.operation import GPU
 from retrain_assets.training.escalation import next_rung, on_rung, stopped
 
 if TYPE_CHECKING:
