@@ -7,6 +7,10 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# The lock is complete, so there is nothing to resolve, unless another Python needs more. Modules are
+# compiled afterwards, on all cores, and but for those that are hardly ever imported.
+QUICKLY := --no-compile
+SELDOM := /(tests|transformers/models|sklearn/datasets)/
 TORCH := $(shell grep '^torch==' locks/requirements.txt)
 
 .DEFAULT_GOAL := help
@@ -21,9 +25,11 @@ $(VENV)/.locked: locks/requirements.txt locks/oracles.txt
 	@echo "Creating $(VENV) from locks/ (a few minutes the first time)"
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null && $(PYTHON) -m venv $(VENV) || \
 	  { $(PYTHON) -m venv --without-pip $(VENV) && $(BIN)/python locks/get_pip.py; }
-	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(PIP) install -r locks/requirements.txt
-	$(PIP) install --no-deps --ignore-requires-python -r locks/oracles.txt
+	$(PIP) install $(QUICKLY) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install $(QUICKLY) --no-deps -r locks/requirements.txt
+	@$(PIP) check >/dev/null || $(PIP) install $(QUICKLY) -r locks/requirements.txt
+	$(PIP) install $(QUICKLY) --no-deps --ignore-requires-python -r locks/oracles.txt
+	-@$(BIN)/python -m compileall -q -j 0 -x '$(SELDOM)' $(VENV)/lib >/dev/null 2>&1
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml

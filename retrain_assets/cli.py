@@ -1,4 +1,4 @@
-"""The command line: `retrain run`, `validate`, `demo`, and the commands of other modules."""
+"""The command line: `retrain run`, `validate`, `demo`, other modules' commands, and `main`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,42 @@ import sys
 from collections.abc import Callable, Sequence
 
 import typer
+from typer import rich_utils
+from typer.exceptions import TyperException
 
-from retrain_assets import decisions, pages, supplies, walk
+from retrain_assets import (
+    completing,
+    decisions,
+    fetching,
+    pages,
+    pipeline,
+    prune,
+    reporting,
+    status,
+    supplies,
+    walk,
+)
 from retrain_assets import options as option
+from retrain_assets.answers import BAD_INPUT, INTERRUPTED, Answer, alone_on_stdout, answered
 from retrain_assets.errors import RetrainError
-from retrain_assets.opened import opened
+from retrain_assets.opened import opened, wrapped
 from retrain_assets.running import asked_for, run_and_show
 
-EPILOG = (
-    "The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the "
-    "CPU threads. `retrain COMMAND --help` has examples."
-)
+EPILOG = """\
+The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the CPU
+threads. NO_COLOR turns colours off. `retrain COMMAND --help` has examples, `--json` prints one
+object for scripts, and `retrain --install-completion` teaches your shell symbols and months.
+
+Exit codes:
+
+- 0: all stocks that have bars succeeded, and all that were named have bars
+
+- 1: a stock failed, or a file or a summary; the others were done and are shown
+
+- 2: an option or an input cannot be used; nothing was run
+
+- 130: Ctrl-C; the same command goes on where it stopped
+"""
 # The guide extends the table's epochs by half; without that, this share of them is left.
 NOT_EXTENDED = 1 / 1.5
 DEMO_SYMBOLS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
@@ -31,7 +56,6 @@ app = typer.Typer(
     help="Retrain per-stock forecasting adapters month by month, and compare them honestly.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -56,10 +80,12 @@ def run(
     no_search: option.NoSearch = False,
     grid: option.Grid = None,
     exhaustive: option.Exhaustive = False,
+    force: option.Force = False,
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Train adapters, search inference parameters, compare, and promote what is better.
 
     Examples:
@@ -73,7 +99,8 @@ def run(
     - `retrain run --stocks AAPL --grid num_samples=5,10 top_k=20,off`
 
     One stock that fails does not stop the others; the exit code is then 1. An interrupted
-    training goes on where it stopped when the same command is given again.
+    training goes on where it stopped when the same command is given again. What is stored and
+    made of the same bars, options, base and code is not computed again, unless with `--force`.
     """
     from retrain_assets.runs import chosen_families
     from retrain_assets.work import Options, Search
@@ -92,10 +119,11 @@ def run(
         seed=seed,
         warm_start=warm_start,
         search=None if no_search else search,
+        force=force,
     )
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
     caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
-    run_and_show(
+    return run_and_show(
         home, chosen, asked, options, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )
 
@@ -115,10 +143,12 @@ def validate(
     upstream_filters: option.UpstreamFilters = False,
     precision: option.Precision = None,
     seed: option.Seed = 0,
+    force: option.Force = False,
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Search inference parameters of stored adapters, and score the choice once on the test.
 
     Examples:
@@ -150,16 +180,17 @@ def validate(
         search=search,
         seed=seed,
         all_of_them=model_type != ALL,
+        force=force,
     )
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
     caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
-    run_and_show(
+    return run_and_show(
         home, chosen, asked, work, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )
 
 
 @app.command()
-def demo(no_progress: option.NoProgress = False) -> None:
+def demo(no_progress: option.NoProgress = False) -> Answer:
     """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
@@ -186,7 +217,7 @@ def demo(no_progress: option.NoProgress = False) -> None:
         f"demo preset: {DEMO_MONTH}, base nano, max_steps {DEMO_STEPS}, context {DEMO_CONTEXT}, "
         f"num_samples {paths}, CPU"
     )
-    run_and_show(
+    return run_and_show(
         home,
         Selection(DEMO_SYMBOLS),
         DEMO_MONTH,
@@ -198,10 +229,13 @@ def demo(no_progress: option.NoProgress = False) -> None:
     )
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    *(decisions.analyze, decisions.refine, decisions.promote, decisions.rollback),
+COMMANDS: tuple[Callable[..., object], ...] = (
+    *(pipeline.compare, pipeline.pipeline, status.status),
+    *(reporting.report, decisions.analyze, decisions.refine),
+    *(decisions.promote, decisions.rollback),
     *(walk.backtest, decisions.export),
-    *(supplies.pretrain, pages.ui, pages.mlflow, pages.env),
+    *(fetching.fetch, supplies.pretrain, pages.ui, pages.mlflow, pages.env),
+    prune.prune,
 )
 app.command("import")(supplies.import_bars)
 for command in COMMANDS:
@@ -215,13 +249,43 @@ def _computing(upstream_filters: bool, precision: str | None) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: errors of the input end with their message and exit code 2."""
+    """Entry point; always ends with SystemExit, whose code the help's last lines explain."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    completing.spread_words()
+    if "--json" in given:
+        raise SystemExit(_told_as_json(given))
     try:
-        app(option.spread_lists(given))
+        raise SystemExit(answered(_called(given)).exit_code)
     except RetrainError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        for line in wrapped(f"error: {error}"):
+            print(line, file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from error
+    except TyperException as error:
+        rich_utils.rich_format_error(error)  # type: ignore[arg-type]  # a usage error, always
+        raise SystemExit(BAD_INPUT) from error
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _told_as_json(given: Sequence[str]) -> int:
+    """Run a command, print its answer as the only thing on standard output, return its code."""
+    command = next((word for word in given if not word.startswith("-")), "")
+    with alone_on_stdout():
+        try:
+            answer = answered(_called(given))
+        except RetrainError as error:
+            answer = Answer(BAD_INPUT, {"error": str(error)})
+        except TyperException as error:
+            answer = Answer(BAD_INPUT, {"error": error.format_message()})
+        except KeyboardInterrupt:
+            answer = answered(INTERRUPTED)
+    print(answer.to_json(command))
+    return answer.exit_code
+
+
+def _called(given: Sequence[str]) -> object:
+    """What the command returned: an answer, an exit code, or nothing."""
+    return app(option.spread_lists(given), prog_name="retrain", standalone_mode=False)
 
 
 if __name__ == "__main__":

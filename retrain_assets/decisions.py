@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrain_assets import completing
 from retrain_assets import options as option
+from retrain_assets.answers import FAILED, SUCCESS, Answer, decided
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.opened import dagster_instance, opened, output
+from retrain_assets.opened import dagster_instance, opened, output, say
 from retrain_assets.running import asked_for, run_and_show
 
 if TYPE_CHECKING:
@@ -29,7 +32,17 @@ Rules = Annotated[
     typer.Option("--rule", metavar="NAME=VALUE", help="A threshold of the decision."),
 ]
 BackTo = Annotated[
-    str, typer.Option("--to", metavar="YYYY-MM", help="Month whose decision is put back.")
+    str,
+    typer.Option(
+        "--to",
+        metavar="YYYY-MM",
+        help="Month whose decision is put back.",
+        autocompletion=completing.months,
+    ),
+]
+Symbol = Annotated[
+    str,
+    typer.Argument(metavar="SYMBOL", help="The stock.", autocompletion=completing.symbols),
 ]
 Target = Annotated[
     Path | None, typer.Option("--to", help="Folder to write; by default export in the data folder.")
@@ -41,11 +54,13 @@ def analyze(
     priority: option.Priority = False,
     everything: option.Everything = False,
     month: option.Month = None,
+    model_type: option.ModelType = "both",
     holdout_days: Sessions = None,
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Say which stocks got worse, failed, are missing or stale, and what to do about it.
 
     Examples:
@@ -54,20 +69,22 @@ def analyze(
 
     - `retrain analyze --stocks ADSK TSLA --holdout-days 28`
 
-    With --holdout-days the stocks are forecast anew over a longer window than the test's three
-    origins, which confirms a suspicion or ends it.
+    The report is of the whole month; --stocks, --priority and --model-type choose which part of it
+    is shown. With --holdout-days the stocks are forecast anew over a longer window than the test's
+    three origins, which confirms a suspicion or ends it. The exit code says whether that could be
+    done, not what was found.
     """
     from retrain_assets.followups import Confirm
+    from retrain_assets.runs import chosen_families
 
+    of_families = chosen_families(model_type)
     home, universe = opened()
+    everyone = everything or not (stocks or priority or holdout_days)
+    chosen, asked = asked_for(home, universe, stocks, priority, everyone, month)
     if holdout_days is None:
-        one_of_them = bool(stocks) or priority
-        everyone = everything or not one_of_them
-        _, asked = asked_for(home, universe, stocks, priority, everyone, month)
-        _make_report(home, asked)
+        answer = Answer(SUCCESS, {"month": asked, "files": _make_report(home, asked)})
     else:
-        chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-        run_and_show(
+        answer = run_and_show(
             home,
             chosen,
             asked,
@@ -77,7 +94,11 @@ def analyze(
             jobs=jobs,
             quiet=no_progress,
         )
-    output().print(_report(home, asked), markup=False, highlight=False, soft_wrap=True)
+    if answer.content.get("error"):  # the report may be an earlier one
+        return answer
+    analysis = analysis_of(home, asked, None if everyone else chosen.symbols, of_families)
+    print_analysis(analysis)
+    return replace(answer, content={**answer.content, "analysis": analysis})
 
 
 def refine(
@@ -90,7 +111,8 @@ def refine(
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Try the next rung of the ladder on stocks that do not do well, then compare and decide.
 
     Examples:
@@ -107,12 +129,12 @@ def refine(
 
     home, universe = opened()
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-    run_and_show(
+    return run_and_show(
         home,
         chosen,
         asked,
         Refine(chosen_families(model_type), rungs),
-        caption=f"month {asked}, {rungs} more rungs",
+        caption=f"month {asked}, {rungs} more " + ("rung" if rungs == 1 else "rungs"),
         device=device,
         jobs=jobs,
         quiet=no_progress,
@@ -128,7 +150,8 @@ def promote(
     rule: Rules = None,
     device: option.DeviceName = "auto",
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Decide anew which versions are champions and what is in production.
 
     Examples:
@@ -147,18 +170,18 @@ def promote(
     caption = f"month {asked}"
     if dry_run:
         work.check(home, device)
-        _show_dry_run(home, chosen.symbols, asked, work.rules, device)
-        return
-    run_and_show(
+        return _show_dry_run(home, chosen.symbols, asked, work.rules, device)
+    return run_and_show(
         home, chosen, asked, work, caption=caption, device=device, jobs=1, quiet=no_progress
     )
 
 
 def rollback(
-    stock: Annotated[str, typer.Argument(metavar="SYMBOL", help="The stock.")],
+    stock: Symbol,
     to: BackTo,
     device: option.DeviceName = "auto",
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Put back what an earlier month decided for a stock: champions, pointer, aliases, export.
 
     Example: `retrain rollback NVDA --to 2023-06`
@@ -176,7 +199,7 @@ def rollback(
     if live is None:
         raise BadInput(f"nothing is in production for {symbol}: there is nothing to put back")
     asked = str(live["month"])
-    run_and_show(
+    return run_and_show(
         home,
         chosen,
         asked,
@@ -198,48 +221,69 @@ def export(to: Target = None, month: option.Month = None) -> None:
     home, _ = opened()
     target = to or home.export
     files = export_tree(target, home=home, month=month)
-    output().print(f"{len(files)} files in {target}", highlight=False, soft_wrap=True)
+    say(output(), f"{len(files)} files in {target}")
 
 
 def _show_dry_run(
     home: Home, symbols: Sequence[str], month: str, rules: Mapping[str, float], device: str
-) -> None:
+) -> Answer:
     """Print what would be decided; nothing is written."""
     from retrain_assets.defs.promotion import PromotionConfig, in_words, preview
     from retrain_assets.defs.resources import build_resources
 
     console, resources = output(), build_resources(home, device=device)
     config = PromotionConfig(rules=dict(rules), seed=0, rollback_to=None, live=True)
-    failed = False
+    found: dict[str, dict[str, Any]] = {}
     for symbol in symbols:
         try:
             record = preview(month, symbol, config, resources)
             lines = in_words(record)
+            found[symbol] = {"status": "success", "errors": [], "decision": decided(record)}
         except RetrainError as error:
-            failed, lines = True, [f"failed: {error}"]
+            lines = [f"failed: {error}"]
+            found[symbol] = {"status": "failed", "errors": [str(error)], "decision": None}
         for line in lines:
-            console.print(f"{symbol:<6} {line}", markup=False, highlight=False, soft_wrap=True)
-    console.print("A dry run: nothing was decided.", highlight=False)
-    if failed:
-        raise typer.Exit(1)
+            say(console, f"{symbol:<6} {line}", indent=7)
+    say(console, "A dry run: nothing was decided.")
+    failed = any(stock["errors"] for stock in found.values())
+    content = {"month": month, "dry_run": True, "stocks": found, "files": []}
+    return Answer(FAILED if failed else SUCCESS, content)
 
 
-def _make_report(home: Home, month: str) -> None:
-    """Materialize the month's regression report."""
+def _make_report(home: Home, month: str) -> list[str]:
+    """Materialize the month's regression report; returns its file, in a list."""
     from retrain_assets import runs
     from retrain_assets.definitions import build_definitions
 
     with dagster_instance(home) as instance:
-        runs.materialize(build_definitions(home), instance, month, ["regression_report"], {})
+        made = runs.materialize(build_definitions(home), instance, month, ["regression_report"], {})
+    return [str(file) for file in made]
 
 
-def _report(home: Home, month: str) -> str:
-    """The month's regression report as it was made last."""
-    from retrain_assets.defs.regression import TEXT_FILE
+def analysis_of(
+    home: Home, month: str, symbols: Sequence[str] | None, families: Sequence[str]
+) -> dict[str, Any]:
+    """What the month's latest report says of some stocks (None: of all) and families."""
+    from retrain_assets.defs.regression import JSON_FILE
     from retrain_assets.defs.resources import build_resources
+    from retrain_assets.evaluation.regression_excerpt import excerpt
+    from retrain_assets.files import read_json
+    from retrain_assets.runs import ALL, chosen_families
 
     folder: Path = build_resources(home)["reports"].regressions(month)
-    return (folder / TEXT_FILE).read_text(encoding="utf-8")
+    analysis: dict[str, Any] = read_json(folder / JSON_FILE)
+    if symbols is None and tuple(families) == chosen_families(ALL):
+        return analysis
+    rows = [row for kind in analysis.values() if isinstance(kind, list) for row in kind]
+    known = {row["symbol"] for row in rows if isinstance(row, dict)}
+    return excerpt(analysis, known if symbols is None else symbols, families)
+
+
+def print_analysis(analysis: Mapping[str, Any]) -> None:
+    """Print a month's analysis, or a part of it, as the report has it."""
+    from retrain_assets.evaluation.regression_report import render_analysis
+
+    output().print(render_analysis(analysis), markup=False, highlight=False, soft_wrap=True)
 
 
 def _read_rules(texts: list[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from retrain_assets.defs.progress import LOGGER, Step
 from retrain_assets.evaluation.report import render_baselines, render_table
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE
+from retrain_assets.opened import say
 from retrain_assets.runs import Outcome
 
 
@@ -87,7 +88,7 @@ class ProgressView(logging.Handler):
             self._line(outcome.symbol, now)
 
     def _line(self, symbol: str, text: str) -> None:
-        self._console.print(f"{symbol:<6} {text}", markup=False, highlight=False, soft_wrap=True)
+        say(self._console, f"{symbol:<6} {text}", indent=7)
 
 
 def show_results(
@@ -101,16 +102,14 @@ def show_results(
         console.print(table)
     for outcome in outcomes:
         if outcome.confirmation is not None:
-            told = "\n".join(confirmed_in_words(outcome.confirmation))
-            console.print(f"\n{told}", markup=False, highlight=False, soft_wrap=True)
+            console.print()
+            say(console, "\n".join(confirmed_in_words(outcome.confirmation)), indent=2)
     failed = [outcome for outcome in outcomes if outcome.failures]
     if failed:
         console.print(f"\n{len(failed)} of {len(outcomes)} stocks failed:", style="bold red")
     for outcome in failed:
         for reason in outcome.failures:
-            console.print(
-                f"  {outcome.symbol}: {reason}", markup=False, highlight=False, soft_wrap=True
-            )
+            say(console, f"  {outcome.symbol}: {reason}", indent=2)
     console.print()
     for file in files:
         console.print(f"Results: {file}", highlight=False, soft_wrap=True)

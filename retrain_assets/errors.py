@@ -25,3 +25,28 @@ class CheckpointError(RetrainError):
 
 class TrainingFailed(RetrainError):
     """A training that ran and came to nothing: its losses diverged, or memory did not suffice."""
+
+
+class Transient(RetrainError):
+    """What is outside and may be well again in a moment: a network, a lock, a database.
+
+    An asset waits a little and tries again, a few times, before it fails.
+    """
+
+
+class OutOfMemory(TrainingFailed):
+    """One training window, at the shortest context there is, that does not fit into memory."""
+
+
+class CannotWrite(RetrainError, OSError):
+    """A disk that is full, or does not take a file; trying again helps once there is room.
+
+    Its arguments are those of OSError: the system's number, its words, and the path.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"cannot write {self.filename} ({self.strerror}): make room on the disk, or see to the "
+            "permissions there, or point RETRAIN_HOME elsewhere, and run again: it goes on from "
+            "what is done already"
+        )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.definitions import CONFIRM_STOCK, PROMOTE_STOCK, REFINE_STOCK
+from retrain_assets.definitions import COMPARE_STOCK, CONFIRM_STOCK, PROMOTE_STOCK, REFINE_STOCK
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
@@ -18,6 +18,74 @@ if TYPE_CHECKING:
 
 DECIDED = ["comparison_summary", "regression_report", "guide_files"]
 """The month's assets that change when a stock is compared and decided on again."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A comparison of adapters and parameters that are stored already; nothing is decided.
+
+    families: model families. all_of_them: whether a stock needs an adapter of each; else those of
+        which it has one take part. holdout_days, prediction_length: for which the adapters must
+        have been trained; None takes them as they are. force: forecast also what is stored and
+        unchanged.
+    """
+
+    families: tuple[str, ...]
+    all_of_them: bool = False
+    holdout_days: int | None = None
+    prediction_length: int | None = None
+    seed: int = 0
+    force: bool = False
+    searched: tuple[str, ...] = ()
+
+    @property
+    def job(self) -> str:
+        """The comparison alone."""
+        return COMPARE_STOCK
+
+    def assets(self) -> list[str]:
+        """The comparison."""
+        return ["comparison"]
+
+    def on(self, store: ModelStore, month: str, symbol: str) -> Compare:
+        """Those families of which the stock has an adapter.
+
+        Raises BadInput if it has none, or lacks one that was asked for, and if one was trained for
+        other lengths: origins further back were trained on or chosen on, so no comparison there
+        would be fair.
+        """
+        adapters = {name: store.latest(name, month, symbol) for name in self.families}
+        there = {name: adapter for name, adapter in adapters.items() if adapter is not None}
+        run = f"retrain run --stocks {symbol} --month {month}"
+        if not there or (self.all_of_them and len(there) < len(adapters)):
+            lacking = " or ".join(name for name in adapters if name not in there)
+            raise BadInput(f"no {lacking} adapter of {symbol} {month}: train one with `{run}`")
+        for name, adapter in there.items():
+            own = (adapter.split["holdout_days"], adapter.split["horizon"])
+            asked = (self.holdout_days or own[0], self.prediction_length or own[1])
+            if asked != own:
+                raise BadInput(
+                    f"the {name} adapter of {symbol} {month} was trained for holdout_days "
+                    f"{own[0]} and prediction_length {own[1]}, not {asked[0]} and {asked[1]}: "
+                    f"leave the lengths out, or train for them with `{run} --holdout-days "
+                    f"{asked[0]} --prediction-length {asked[1]}`"
+                )
+        return replace(self, families=tuple(there))
+
+    def summaries(self) -> list[str]:
+        """What is told of comparisons; the guide's files are of what was decided."""
+        return ["comparison_summary", "regression_report"]
+
+    def check(self, home: Home, device: str) -> None:
+        """Raise BadInput for an unknown family."""
+        for name in self.families:
+            family(name)
+
+    def run_config(self) -> dict[str, Any]:
+        """Dagster's run configuration of `compare_stock`."""
+        config: dict[str, Any] = {"families": list(self.families), "seed": self.seed}
+        config |= {"force": True} if self.force else {}
+        return {"ops": {"comparison": {"config": config}}, "loggers": QUIET}
 
 
 @dataclass(frozen=True)

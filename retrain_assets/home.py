@@ -7,13 +7,28 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from retrain_assets.database import switched_on
 from retrain_assets.errors import BadInput
 from retrain_assets.files import write_text
 
 ENVIRONMENT = "RETRAIN_HOME"
-SETTINGS = ("dagster.yaml", "workspace.yaml")
+INSTANCE_SETTINGS = "dagster.yaml"
+SETTINGS = (INSTANCE_SETTINGS, "workspace.yaml")
 DAGSTER_PAGE = "http://127.0.0.1:3000"
 MLFLOW_PAGE = "http://127.0.0.1:5000"
+
+# Starting a run takes the imports of a new process; a machine that is very busy needs more than
+# Dagster's minute for them, and then a run would count as failed that has begun.
+_PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "300"}
+_EMBEDDED, _POSTGRES = "dagster", "dagster-postgres"
+# Added to the settings of an instance whose history is in PostgreSQL.
+_POSTGRES_STORAGE = """\
+# Runs, events and schedules are in the database that RETRAIN_DATABASE names.
+storage:
+  custom:
+    module: retrain_assets.storage
+    class: SchemaStorage
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,11 @@ class Home:
         return self.root / "market"
 
     @property
+    def inbox(self) -> Path:
+        """Where files with new bars are dropped; beside them what was taken in and refused."""
+        return self.root / "inbox"
+
+    @property
     def checkpoints(self) -> Path:
         """Base models."""
         return self.root / "checkpoints"
@@ -91,20 +111,32 @@ class Home:
 
     @property
     def dagster(self) -> Path:
-        """Dagster's instance: settings, run history, logs."""
-        return self.root / "dagster"
+        """Dagster's instance: settings, run history, logs.
+
+        There is another, whose history is in PostgreSQL, for as long as RETRAIN_DATABASE is set.
+        """
+        return self.root / (_POSTGRES if switched_on() else _EMBEDDED)
 
     def prepare(self) -> None:
         """Create Dagster's folder with our settings, and point DAGSTER_HOME at it.
 
-        Settings that are there already are left as they are, and a DAGSTER_HOME that is already
-        set is respected: whoever runs a larger installation keeps their own instance.
-        RETRAIN_HOME is set so that processes started from here agree on the data folder.
+        Settings that are there already are left as they are, and a DAGSTER_HOME that is none of
+        ours is respected: whoever runs a larger installation keeps their own instance.
+        RETRAIN_HOME is set so that processes started from here agree on the data folder, and they
+        are told to wait longer for a busy machine.
         """
+        from retrain_assets.pools import most_runs  # pandas comes with it; see `completing`
+
         for name in SETTINGS:
             settings = self.dagster / name
             if not settings.exists():
                 template = files("retrain_assets").joinpath(name).read_text("utf-8")
-                write_text(settings, template)
-        os.environ.setdefault("DAGSTER_HOME", str(self.dagster))
+                template = template.replace("{most_runs}", str(most_runs()))
+                kept_elsewhere = name == INSTANCE_SETTINGS and switched_on()
+                write_text(settings, template + (_POSTGRES_STORAGE if kept_elsewhere else ""))
+        ours = {str(self.root / folder) for folder in (_EMBEDDED, _POSTGRES)}
+        if os.environ.get("DAGSTER_HOME", "") in {"", *ours}:
+            os.environ["DAGSTER_HOME"] = str(self.dagster)
         os.environ[ENVIRONMENT] = str(self.root)
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)

@@ -19,6 +19,15 @@ def _pool(name: str) -> str:
     return name
 
 
+def _source(name: str) -> str:
+    # Imported here because most universes name no feed.
+    from retrain_assets.market.feeds import feeds
+
+    if name not in feeds():
+        raise ValueError(f"there is no feed {name!r}: the feeds are {', '.join(feeds())}")
+    return name
+
+
 class Schedule(BaseModel):
     """When months are retrained for good.
 
@@ -48,14 +57,14 @@ class Inbox(BaseModel):
 class Feed(BaseModel):
     """Where bars are fetched from.
 
-    source: a vendor; `yahoo` and `alpaca` need the package's extra of that name.
+    source: a module of market/feeds; `yahoo` and `alpaca` need the package's extra of that name.
     delay_hours: from a session's close to its first fetch.
     overlap_sessions: stored sessions that are fetched again, so that corrections show.
     """
 
     model_config = _STRICT
 
-    source: Literal["yahoo", "alpaca"]
+    source: Annotated[str, AfterValidator(_source)]
     delay_hours: Annotated[float, Field(ge=0, le=48)] = 2.0
     overlap_sessions: Annotated[int, Field(ge=2, le=250)] = 10
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retrain_assets import completing
 from retrain_assets.errors import BadInput
 
 _OFF = ("off", "none", "null")
@@ -16,7 +17,10 @@ _TRUTH = {"true": True, "false": False}
 Stocks = Annotated[
     list[str] | None,
     typer.Option(
-        "--stocks", metavar="SYMBOL...", help="These stocks; one without bars is an error."
+        "--stocks",
+        metavar="SYMBOL...",
+        help="These stocks; one without bars is an error.",
+        autocompletion=completing.symbols,
     ),
 ]
 Priority = Annotated[bool, typer.Option("--priority", help="The universe's priority stocks.")]
@@ -26,11 +30,18 @@ Everything = Annotated[
 Month = Annotated[
     str | None,
     typer.Option(
-        metavar="YYYY-MM", help="Month whose end is the present; by default the last complete."
+        metavar="YYYY-MM",
+        help="Month whose end is the present; by default the last complete.",
+        autocompletion=completing.months,
     ),
 ]
 ModelType = Annotated[
-    str, typer.Option(metavar="FAMILY", help="A model family such as kronos, or both for all.")
+    str,
+    typer.Option(
+        metavar="FAMILY",
+        help="A model family such as kronos, or both for all.",
+        autocompletion=completing.families,
+    ),
 ]
 HoldoutDays = Annotated[int, typer.Option(min=1, help="Sessions of one holdout forecast.")]
 PredictionLength = Annotated[
@@ -42,6 +53,7 @@ Base = Annotated[
         metavar="[FAMILY=]NAME",
         help="Base model, by family if they differ: kronos=small,toto=22m; `published` takes the "
         "published one that suits the device. By default that of universe.yaml, else nano.",
+        autocompletion=completing.bases,
     ),
 ]
 ContextLength = Annotated[
@@ -59,11 +71,16 @@ Seed = Annotated[
 WarmStart = Annotated[
     bool, typer.Option("--warm-start", help="Start from the previous month's adapter.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Compute also what is stored and unchanged.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[
     int, typer.Option(min=1, help="Stocks to run at a time, each in a process of its own.")
 ]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show the results only.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object; progress and tables go to standard error."),
+]
 NoSearch = Annotated[
     bool, typer.Option("--no-search", help="Leave out the search of inference parameters.")
 ]
@@ -102,6 +119,19 @@ OtherPredictionLength = Annotated[
     int | None,
     typer.Option(
         "--prediction-length", min=1, help="Bars of the long forecast; by default the adapter's."
+    ),
+]
+
+SameHoldoutDays = Annotated[
+    int | None,
+    typer.Option(
+        "--holdout-days", min=1, help="Sessions of one forecast that adapters must be made for."
+    ),
+]
+SamePredictionLength = Annotated[
+    int | None,
+    typer.Option(
+        "--prediction-length", min=1, help="Bars to predict that adapters must be made for."
     ),
 ]
 

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import socket
 import sys
+from typing import Annotated
 
+import typer
+
+from retrain_assets.errors import BadInput
 from retrain_assets.home import DAGSTER_PAGE, ENVIRONMENT, MLFLOW_PAGE
 from retrain_assets.opened import dagster_instance, opened
 
+HOST = "127.0.0.1"
 
-def ui() -> None:
+_UI_PORT, _MLFLOW_PORT = [int(page.rsplit(":", 1)[1]) for page in (DAGSTER_PAGE, MLFLOW_PAGE)]
+_Port = Annotated[int, typer.Option(min=1024, max=65535, help="Where to listen.")]
+
+
+def ui(port: _Port = _UI_PORT) -> None:
     """Serve Dagster's web pages and its daemon until Ctrl-C, on loopback only."""
     home, _ = opened()
+    require_free(port, "ui")
     with dagster_instance(home):
         pass
-    print(f"Dagster on {DAGSTER_PAGE}, Ctrl-C to stop", flush=True)
-    host, port = DAGSTER_PAGE.removeprefix("http://").split(":")
+    print(f"Dagster on http://{HOST}:{port}, Ctrl-C to stop", flush=True)
     workspace = str(home.dagster / "workspace.yaml")
-    arguments = ["dev", "--host", host, "--port", port, "--workspace", workspace]
-    _become("dagster", arguments)
+    arguments = ["dev", "--host", HOST, "--port", str(port), "--workspace", workspace]
+    # Replaces this process, so that signals reach the server itself.
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
 
 
-def mlflow() -> None:
+def mlflow(port: _Port = _MLFLOW_PORT) -> int:
     """Serve MLflow's web pages until Ctrl-C, on loopback only."""
     from retrain_assets.defs.resources import build_resources
+    from retrain_assets.guard import run_guarded
 
     home, _ = opened()
+    require_free(port, "mlflow")
     tracking = build_resources(home)["tracking"]
     tracking.client()
-    print(f"MLflow on {MLFLOW_PAGE}, Ctrl-C to stop", flush=True)
-    host, port = MLFLOW_PAGE.removeprefix("http://").split(":")
-    arguments = ["server", "--backend-store-uri", tracking.uri, "--host", host, "--port", port]
-    arguments += ["--artifacts-destination", tracking.artifacts]
-    _become("mlflow", arguments)
+    print(f"MLflow on http://{HOST}:{port}, Ctrl-C to stop", flush=True)
+    arguments = ["server", "--backend-store-uri", tracking.uri, "--host", HOST]
+    arguments += ["--port", str(port), "--artifacts-destination", tracking.artifacts]
+    return run_guarded([sys.executable, "-m", "mlflow", *arguments])
 
 
 def env() -> None:
@@ -41,6 +54,8 @@ def env() -> None:
 
     Example: `eval "$(retrain env)"`, then
     `dg launch --job retrain_stock --partition "2023-08|AAPL"`
+
+    RETRAIN_DATABASE, which may hold a password, is not printed: export it in that shell yourself.
     """
     home, _ = opened()
     with dagster_instance(home):
@@ -49,6 +64,27 @@ def env() -> None:
         print(f"export {name}={shlex.quote(os.environ[name])}")
 
 
-def _become(module: str, arguments: list[str]) -> None:
-    """Replace this process, so that signals reach the server itself."""
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+def require_free(port: int, command: str) -> None:
+    """Raise BadInput, naming who listens there as far as can be told, if a port is taken."""
+    with socket.socket() as probe:
+        # A server that has just ended leaves its port in a state that only this one passes over.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise BadInput(
+                f"port {port} of {HOST} cannot be used ({error.strerror}{_holder(port)}): end what "
+                f"listens there, or choose another port with `retrain {command} --port`"
+            ) from error
+
+
+def _holder(port: int) -> str:
+    """Which process listens on a port, in words; empty where the system does not tell."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            if listens and connection.pid is not None:
+                return f", by process {connection.pid} {psutil.Process(connection.pid).name()}"
+    return ""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from retrain_assets.opened import dagster_instance, output
+from retrain_assets.answers import FAILED, INTERRUPTED, SUCCESS, Answer, stock_answers
+from retrain_assets.errors import RetrainError
+from retrain_assets.opened import dagster_instance, output, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +78,8 @@ class Runner:
                     view.finish(outcome)
                     outcomes.append(outcome)
         except KeyboardInterrupt:
-            self.console.print("Interrupted: the same command goes on where training stopped.")
-            raise typer.Exit(130) from None
+            say(self.console, "Interrupted: the same command goes on where training stopped.")
+            raise typer.Exit(INTERRUPTED) from None
         return sorted(outcomes, key=lambda outcome: symbols.index(outcome.symbol))
 
     def _as_they_come(
@@ -126,21 +128,35 @@ def run_and_show(
     device: str,
     jobs: int,
     quiet: bool,
-) -> None:
-    """Run the stocks with progress, write the month's summary, print all; exit 1 on a failure."""
+) -> Answer:
+    """Run the stocks with progress, write the month's summaries, print all that came of it.
+
+    The exit code is 1 if a stock failed or a summary was not written.
+    """
     from retrain_assets.display import show_results
 
     work.check(home, device)
     console = output()
     if chosen.without_bars:
-        console.print(f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
-    console.print(f"{', '.join(chosen.symbols)}: {caption}", highlight=False)
-    files: list[Path] = []
+        say(console, f"No bars, left out: {', '.join(chosen.without_bars)}", style="yellow")
+    say(console, f"{', '.join(chosen.symbols)}: {caption}")
+    files, unwritten = list["Path"](), None
     with runner(home, console=console, device=device, jobs=jobs, quiet=quiet) as run:
         outcomes = run.stocks(chosen.symbols, month, work)
         try:
-            files = run.summaries(month, outcomes, work)
-        finally:  # a summary that fails hides nothing of what came of the stocks
-            show_results(console, outcomes, files, caption)
-    if any(outcome.failures for outcome in outcomes):
-        raise typer.Exit(1)
+            if any(outcome.begun for outcome in outcomes):
+                files = run.summaries(month, outcomes, work)
+        except RetrainError as error:  # it hides nothing of what came of the stocks
+            unwritten = str(error)
+        show_results(console, outcomes, files, caption)
+    if unwritten:
+        say(console, f"error: {unwritten}", style="bold red")
+    failed = unwritten or any(outcome.failures for outcome in outcomes)
+    content = {
+        "month": month,
+        "without_bars": list(chosen.without_bars),
+        "stocks": stock_answers(outcomes),
+        "files": [str(file) for file in files],
+        "error": unwritten,
+    }
+    return Answer(FAILED if failed else SUCCESS, content)

@@ -22,8 +22,9 @@ from retrain_assets.definitions import SUMMARISE_MONTH
 from retrain_assets.defs.failures import SILENT, failure_reason, root_error, step_owner
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.partitions import partition_key, register_stocks
+from retrain_assets.defs.requests import WORK_TAG
 from retrain_assets.defs.resources import Models
-from retrain_assets.errors import BadInput
+from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation.report import StockRecord
 from retrain_assets.home import Home
 from retrain_assets.launcher import process_tag
@@ -32,20 +33,18 @@ from retrain_assets.models.forecaster import families, family
 from retrain_assets.universe import Universe
 from retrain_assets.work import QUIET, Work
 
-WORK_TAG = "retrain/work"
-"""Tag of a run: digest of what was asked for."""
 ALL = "both"
 """Asked for as a model type: every family there is."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one stock.
+    """What came of one stock. run_id: of Dagster's run, empty if none was begun.
 
     record: its comparison. champion: the decisions taken. confirmation: the look on a longer
     window. params: record of the search by family.
     error: why what they need failed, and with it the stock. search_errors: why a search failed, by
-    family.
+    family. begun: whether it was run at all; one that was refused leaves all results as they are.
     """
 
     symbol: str
@@ -56,6 +55,7 @@ class Outcome:
     params: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     search_errors: Mapping[str, str] = field(default_factory=dict)
+    begun: bool = True
 
     @property
     def failures(self) -> list[str]:
@@ -112,7 +112,11 @@ def run_stocks(
     models: Models = resources["models"]
     home = resources["reports"].place()
     for symbol in symbols:
-        asked = work.on(models.store(), month, symbol)
+        try:
+            asked = work.on(models.store(), month, symbol)
+        except RetrainError as error:  # refused before anything ran
+            yield Outcome(symbol, "", error=str(error), begun=False)
+            continue
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(month, symbol),
@@ -156,7 +160,9 @@ def summarise(
     reason when a summary itself fails; the others are written all the same.
     """
     config: dict[str, dict[str, Any]] = {
-        "comparison_summary": {"failed": {o.symbol: o.error for o in outcomes if o.error}},
+        "comparison_summary": {
+            "failed": {o.symbol: o.error for o in outcomes if o.error and o.begun}
+        },
         "params_summary": {
             "failed": {name: _not_searched(outcomes, name) for name in work.searched}
         },
@@ -186,6 +192,8 @@ def materialize(
         tags=_tags(),
         raise_on_error=False,
     )
+    if _interrupted(result):
+        raise KeyboardInterrupt
     for why in why_failed(result, names).values():
         raise BadInput(f"the summary of {month} was not written: {why}")
     return [Path(file) for name in names for file in result.output_for_node(name).values()]

@@ -9,6 +9,7 @@ of MLflow's global state is touched and several stores can be used at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -96,7 +97,9 @@ def log_model(
             written = _save(Path(folder), described, example(version, stock, home=home))
             client.log_model_artifacts(model.model_id, str(written))
         except BaseException:
-            client.finalize_logged_model(model.model_id, "FAILED")
+            # The store may be the very thing that failed; the first error is the one to tell.
+            with contextlib.suppress(MlflowException):
+                client.finalize_logged_model(model.model_id, "FAILED")
             raise
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])

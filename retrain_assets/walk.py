@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from retrain_assets import completing
 from retrain_assets import options as option
+from retrain_assets.answers import FAILED, SUCCESS, Answer
 from retrain_assets.errors import BadInput
 from retrain_assets.files import read_json, write_json
-from retrain_assets.opened import opened, output
+from retrain_assets.opened import opened, output, say
 from retrain_assets.running import asked_for, runner
 
 if TYPE_CHECKING:
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
     from retrain_assets.home import Home
     from retrain_assets.work import Options
 
-From = Annotated[str, typer.Option("--from", metavar="YYYY-MM", help="First month.")]
-To = Annotated[str, typer.Option("--to", metavar="YYYY-MM", help="Last month.")]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="YYYY-MM", help="First month.", autocompletion=completing.months
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="YYYY-MM", help="Last month.", autocompletion=completing.months),
+]
 Stored = Annotated[
     bool, typer.Option("--stored", help="Run nothing: report on what is stored already.")
 ]
@@ -48,7 +58,8 @@ def backtest(
     device: option.DeviceName = "auto",
     jobs: option.Jobs = 1,
     no_progress: option.NoProgress = False,
-) -> None:
+    as_json: option.AsJson = False,
+) -> Answer:
     """Walk through months as they were known then, and say whether retraining would have paid.
 
     Examples:
@@ -86,9 +97,8 @@ def backtest(
     failed = {} if stored else _walk(home, chosen.symbols, months, work, device, jobs, no_progress)
     how = "as stored" if stored else f"seed {seed}; {_told(work, model_type)}".rstrip("; ")
     caption = f"{first} to {last}, {how}"
-    _show(home, chosen.symbols, months, failed, caption, seed)
-    if failed:
-        raise typer.Exit(1)
+    content = _show(home, chosen.symbols, months, failed, caption, seed)
+    return Answer(FAILED if failed else SUCCESS, content)
 
 
 def _months(first: str, last: str) -> list[str]:
@@ -119,10 +129,8 @@ def _walk(
     with runner(home, console=console, device=device, jobs=jobs, quiet=quiet) as run:
         for month in months:
             todo = [s for s in symbols if not _done(run.instance, home, month, s, work)]
-            console.print(
-                f"{month}: {', '.join(todo) or 'nothing'} to run, {len(symbols) - len(todo)} done",
-                highlight=False,
-            )
+            done = len(symbols) - len(todo)
+            say(console, f"{month}: {', '.join(todo) or 'nothing'} to run, {done} done")
             if not todo:
                 continue
             outcomes = run.stocks(todo, month, work)
@@ -139,7 +147,8 @@ def _done(instance: dg.DagsterInstance, home: Home, month: str, symbol: str, wor
     import dagster as dg
 
     from retrain_assets.defs.partitions import partition_key
-    from retrain_assets.runs import WORK_TAG, work_digest
+    from retrain_assets.defs.requests import WORK_TAG
+    from retrain_assets.runs import work_digest
 
     key = str(partition_key(month, symbol))
     filters = dg.RunsFilter(tags={"dagster/partition": key})
@@ -158,7 +167,8 @@ def _show(
     failed: dict[str, str],
     caption: str,
     seed: int,
-) -> None:
+) -> dict[str, Any]:
+    """Write and print the report; returns what `--json` prints of it."""
     from retrain_assets.evaluation.backtest import backtest_report, render_backtest
 
     folder = home.results / "comparison_results"
@@ -170,8 +180,9 @@ def _show(
     console = output()
     console.print(render_backtest(report, caption=caption))
     for what, why in failed.items():
-        console.print(f"failed: {what}: {why}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"failed: {what}: {why}", indent=2)
     console.print(f"Results: {file}", highlight=False, soft_wrap=True)
+    return {"months": list(months), "report": report, "failed": failed, "files": [str(file)]}
 
 
 def _records(

@@ -42,7 +42,10 @@ class Work(Protocol):
         ...
 
     def on(self, store: ModelStore, month: str, symbol: str) -> Work:
-        """What it comes down to for one stock, given the adapters that are stored."""
+        """What it comes down to for one stock, given the adapters that are stored.
+
+        Raises RetrainError where that is nothing: the stock fails and no run is begun.
+        """
         ...
 
     def summaries(self) -> list[str]:
@@ -137,7 +140,7 @@ class Options:
         universe file. epochs_scale: factor on the policy's epochs.
     context_length: bars to look back on. max_steps: most optimizer steps of one adapter.
     search: of inference parameters; None leaves it out. live: whether what is decided may go into
-        production.
+        production. force: compute also what is stored and unchanged.
     """
 
     families: tuple[str, ...]
@@ -151,6 +154,7 @@ class Options:
     warm_start: bool = False
     search: Search | None = Search()
     live: bool = True
+    force: bool = False
 
     @property
     def job(self) -> str:
@@ -175,7 +179,8 @@ class Options:
 
     def summaries(self) -> list[str]:
         """All; parameters of an adapter that has been replaced are said to be so."""
-        return ["comparison_summary", "params_summary", "regression_report", "guide_files"]
+        told = ["comparison_summary", "params_summary", "regression_report"]
+        return [*told, "guide_files", "month_report"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""
@@ -189,11 +194,11 @@ class Options:
 
     def _base(self, name: str, home: Home, device: str) -> str:
         """The base that a family's asset will take, for `auto` on the device there is."""
-        import torch
-
+        from retrain_assets import cards
         from retrain_assets.universe import Universe
 
-        where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+        # Torch is not asked: that would open CUDA before a card is leased.
+        where = "cuda" if device == "auto" and cards.usable() else device
         asked = self.bases.get(name) or Universe.load(home.universe).bases.get(name)
         return base_for(family(name), asked, device=where)
 
@@ -220,6 +225,8 @@ class Options:
             ops[adapter_name(name)] = {"config": _given(config)}
         if self.search:
             ops |= _searches(self.families, self.search, self.seed)
+        computed = [*map(adapter_name, self.families), *map(params_name, self.searched)]
+        ops |= _forced(ops, [*computed, "comparison", "live_performance"] if self.force else [])
         return {"ops": ops, "loggers": QUIET}
 
 
@@ -228,13 +235,14 @@ class Validation:
     """A search of inference parameters for adapters that are stored already.
 
     families: model families. all_of_them: whether a stock needs an adapter of each; else those
-        of which it has one are searched.
+        of which it has one are searched. force: search also what is stored and unchanged.
     """
 
     families: tuple[str, ...]
     search: Search = Search()
     seed: int = 0
     all_of_them: bool = False
+    force: bool = False
 
     @property
     def job(self) -> str:
@@ -267,7 +275,7 @@ class Validation:
     def run_config(self) -> dict[str, Any]:
         """Dagster's run configuration of `search_params`."""
         ops = _searches(self.families, self.search, self.seed)
-        return {"ops": ops, "loggers": QUIET}
+        return {"ops": ops | _forced(ops, list(ops) if self.force else []), "loggers": QUIET}
 
 
 def trained(names: tuple[str, ...], store: ModelStore, month: str, symbol: str) -> tuple[str, ...]:
@@ -283,6 +291,13 @@ def _searchable(name: str) -> set[str]:
 
 def _searches(names: Iterable[str], search: Search, seed: int) -> dict[str, Any]:
     return {params_name(name): {"config": search.config(name, seed)} for name in names}
+
+
+def _forced(ops: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Configuration of these assets with which they compute in any case."""
+    return {
+        name: {"config": ops.get(name, {}).get("config", {}) | {"force": True}} for name in names
+    }
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain_assets.defs.progress import LOGGER
+from retrain_assets.orphans import end_with_parent
 from retrain_assets.runs import Outcome, run_stocks
 from retrain_assets.work import Work
 
@@ -120,6 +121,7 @@ def run_side_by_side(
 
 def _start(writer: Connection, home: Path, device: str) -> None:
     """Set up a worker process: progress goes into the pipe, definitions are built once."""
+    end_with_parent()
     from retrain_assets.definitions import build_definitions
     from retrain_assets.home import Home
 

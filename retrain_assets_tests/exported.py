@@ -51,7 +51,7 @@ def trained(
         checkpoints=home.checkpoints,
         device="cpu",
         max_steps=steps,
-    ).train(report=lambda progress: None)
+    ).train(report=lambda progress: None).record
 
 
 def zero_shot(adapter: adapters.AdapterRecord) -> Version:

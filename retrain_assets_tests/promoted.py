@@ -25,8 +25,8 @@ def bars_of(home: Home, symbol: str = SYMBOL) -> pd.DataFrame:
     return BarStore(home.market).read(symbol)
 
 
-def trained(home: Home, symbol: str = SYMBOL) -> Version:
-    """A version of Kronos with an adapter of two steps, stored below `home`."""
+def trained(home: Home, symbol: str = SYMBOL, month: str = MONTH) -> Version:
+    """A version of Kronos with an adapter of two steps, stored below `home` under a month."""
     bars = BarStore(home.market).read(symbol, until=pd.Timestamp("2023-08-31"))
     limits = ModelLimits(512)
     overrides = PlanOverrides(epochs=2, rank=4, learning_rate=5e-3, loss="huber")
@@ -34,25 +34,29 @@ def trained(home: Home, symbol: str = SYMBOL) -> Version:
     split = make_split(
         len(bars), context=made.context, horizon=made.horizon, holdout_days=7, limits=limits
     )
-    record = adapters.prepare(
-        family_name="kronos",
-        base="tiny",
-        symbol=symbol,
-        month=MONTH,
-        bars=bars,
-        plan=made,
-        split=split,
-        seed=0,
-        store=adapters.ModelStore(home.models),
-        checkpoints=home.checkpoints,
-        device="cpu",
-        max_steps=2,
-    ).train(report=lambda progress: None)
+    record = (
+        adapters.prepare(
+            family_name="kronos",
+            base="tiny",
+            symbol=symbol,
+            month=month,
+            bars=bars,
+            plan=made,
+            split=split,
+            seed=0,
+            store=adapters.ModelStore(home.models),
+            checkpoints=home.checkpoints,
+            device="cpu",
+            max_steps=2,
+        )
+        .train(report=lambda progress: None)
+        .record
+    )
     return Version(
         family="kronos",
         base="tiny",
         fingerprint=record.fingerprint,
-        month=MONTH,
+        month=month,
         adapter=record.to_json(),
         settings={"num_samples": 4, "temperature": 0.9, "top_k": None, "top_p": 0.9},
         context=split.context,

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from retrain_assets import cli, options
@@ -179,6 +181,114 @@ def test_a_foreign_data_folder_is_refused(
     assert "lacks universe.yaml" in told
 
 
+@pytest.fixture
+def answer(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call the command line with --json; returns the object it prints and what else it shows."""
+
+    def call(*arguments: str) -> tuple[dict[str, Any], str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, "--json"])
+        out, err = capsys.readouterr()
+        told: dict[str, Any] = json.loads(out)
+        assert (told["version"], told["exit_code"]) == (1, ended.value.code)
+        return told, err
+
+    return call
+
+
+def test_a_pipeline_does_everything_and_ends_with_the_report(searched: Home, answer: Any) -> None:
+    # As the finished installation was made, so that nothing is computed again.
+    grid = ["--grid", "num_samples=2,4", "temperature=.6,1", "top_k=3,off", "top_p=.8,off"]
+    told, shown = answer("pipeline", "--stocks", "AAA", "SHORT", "--month", MONTH, *QUICK, *grid)
+    assert (told["command"], told["exit_code"], told["error"]) == ("pipeline", 1, None)
+    assert (told["month"], told["without_bars"]) == (MONTH, [])
+    done, failed = told["stocks"]["AAA"], told["stocks"]["SHORT"]
+    assert (done["status"], done["errors"]) == ("success", [])
+    compared = done["comparison"]
+    assert (compared["holdout_days"], compared["prediction_length"]) == (7, 16)
+    holdout, plan = compared["test"]["holdout"], compared["test"]["plan"]
+    names = {"naive", "drift", "kronos.zero_shot", "kronos.adapter", "kronos.chosen"}
+    assert names <= set(holdout) == set(plan)
+    naive, chosen = holdout["naive"], holdout["kronos.chosen"]
+    assert naive["skill_pct"] == 0
+    assert chosen["skill_pct"] == pytest.approx(100 * (1 - chosen["mae"] / naive["mae"]))
+    params = done["params"]["kronos"]
+    assert params["chosen"].keys() == params["default"].keys()
+    assert params["test_mae_pct"] == pytest.approx(chosen["mae_pct"])
+    assert done["decision"]["families"]["kronos"]["promoted"] is False
+    assert (failed["status"], failed["comparison"]) == ("failed", None)
+    assert "needs 316 bars, has 144" in failed["errors"][0]
+    assert told["analysis"]["month"] == MONTH
+    assert {row["symbol"] for row in told["analysis"]["failures"]} == {"SHORT"}
+    files = [Path(file) for file in told["files"]]
+    assert all(file.exists() for file in files)
+    assert {"regression_analysis.json", "export"} <= {file.name for file in files}
+    assert "AAA    kronos_adapter: " in shown
+    assert f"Regression analysis of {MONTH}" in shown
+    wide = [line for line in shown.splitlines() if len(line) > 100]
+    assert [line for line in wide if not line.startswith("Results: ")] == []
+
+
+def test_a_comparison_compares_what_is_stored_and_decides_nothing(
+    searched: Home, answer: Any
+) -> None:
+    kept = {file: file.read_bytes() for file in (searched.assets / "champion").rglob("*.json")}
+    told, _ = answer("compare", "--stocks", "AAA", "SHORT", "--month", MONTH, "--device", "cpu")
+    assert told["exit_code"] == 1
+    done, failed = told["stocks"]["AAA"], told["stocks"]["SHORT"]
+    assert done["comparison"]["winner"]
+    assert (done["params"], done["decision"]) == ({}, None)
+    assert failed["run_id"] is None
+    assert failed["errors"] == [
+        "no kronos or toto adapter of SHORT 2023-08: train one with `retrain run --stocks SHORT "
+        "--month 2023-08`"
+    ]
+    assert {file: file.read_bytes() for file in kept} == kept
+    # A request that is refused is no failure of the stock: the results stay as they are.
+    summary = searched.results / "comparison_results" / MONTH / "comparison_summary_h16.json"
+    before = summary.read_bytes()
+    told, _ = answer("compare", "--stocks", "AAA", "--month", MONTH, "--holdout-days", "14")
+    assert told["exit_code"] == 1
+    (reason,) = told["stocks"]["AAA"]["errors"]
+    assert "was trained for holdout_days 7 and prediction_length 16, not 14 and 16" in reason
+    assert "`retrain run --stocks AAA --month 2023-08 --holdout-days 14" in reason
+    assert (told["files"], summary.read_bytes()) == ([], before)
+    told, _ = answer("analyze", "--stocks", "AAA", "--month", MONTH)
+    assert (told["exit_code"], told["analysis"]["failures"]) == (0, [])
+
+
+UNUSABLE = {
+    "an unknown symbol": (["run", "--stocks", "AAB"], "AAB is not in the universe"),
+    "no bars": (["pipeline", "--stocks", "NONE"], "no bars of NONE"),
+    "no choice": (["compare"], "say which stocks"),
+    "an option out of range": (["compare", "--all", "--holdout-days", "0"], "greater than or"),
+    "an unknown option": (["validate", "--fast"], "No such option"),
+    "an unknown command": (["fly"], "No such command"),
+    "a flag without values": (["run", "--stocks"], "is given without a value"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_bad_input_is_an_object_as_well(home: Home, answer: Any, case: str) -> None:
+    arguments, message = UNUSABLE[case]
+    told, _ = answer(*arguments)
+    assert told["exit_code"] == 2
+    assert message in told["error"]
+    assert "stocks" not in told
+    assert not home.assets.exists()
+
+
+def test_help_explains_codes_and_every_command_has_examples(home: Home, retrain: Any) -> None:
+    told = retrain("--help")
+    assert told.code == 0
+    for code in ("0: all stocks", "1: a stock failed", "2: an option", "130: Ctrl-C"):
+        assert code in told
+    for command in ("run", "validate", "compare", "pipeline", "analyze", "status", "backtest"):
+        told = retrain(command, "--help")
+        assert f"Examples: • retrain {command}" in told, command
+        assert "--json" in told, command
+
+
 def test_options_out_of_range_are_usage_errors(home: Home, retrain: Any) -> None:
     assert retrain("run", "--stocks", "AAA", "--holdout-days", "0").code == 2
     assert retrain("run", "--stocks", "AAA", "--max-steps", "many").code == 2
@@ -293,8 +403,6 @@ def test_a_server_answers_on_loopback_and_ends_with_ctrl_c(
 
 
 def connections() -> list[Any]:
-    import psutil
-
     return [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
 
 
@@ -365,3 +473,41 @@ def test_a_killed_run_goes_on_and_ends_the_same(home: Home, retrain: Any, tmp_pa
     resumed = json.loads((other.assets / "kronos_adapter" / MONTH / "AAA.json").read_text())
     assert resumed["digest"] == whole["digest"]
     assert resumed["metrics"]["measured"]["resumed_at_epoch"] in (1, 2)
+
+
+@pytest.fixture
+def started(home: Home) -> Iterator[subprocess.Popen[str]]:
+    """Two stocks under way side by side in a process of its own, with a lot to do."""
+    arguments = ["run", "--stocks", "AAA", "BBB", "--month", MONTH, "--base", "tiny", "--jobs", "2"]
+    arguments += ["--model-type", "kronos", "--device", "cpu", "--epochs-scale", "50"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "retrain_assets.cli", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_with_130_and_leaves_no_process(started: subprocess.Popen[str]) -> None:
+    workers = psutil.Process(started.pid).children(recursive=True)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal sends it, to all of them
+    assert started.wait(60) == 130
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
+
+
+@pytest.mark.long
+def test_workers_end_with_a_command_that_is_killed(started: subprocess.Popen[str]) -> None:
+    workers = psutil.Process(started.pid).children(recursive=True)
+    assert len(workers) >= 2
+    started.kill()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []

@@ -74,7 +74,7 @@ def judged(
         device="cpu",
         max_steps=steps,
     )
-    record = training.train(report=lambda progress: None)
+    record = training.train(report=lambda progress: None).record
     plain = own.load(base, checkpoints=CHECKPOINTS, device="cpu")
     adapted = adapters.load_adapted(
         record, store=adapters.ModelStore(store), checkpoints=CHECKPOINTS, device="cpu"
@@ -112,7 +112,15 @@ def test_positive_control_a_planted_pattern_is_learned(
     assert verdict.p_values[f"{name}.adapter"] < 0.01
 
 
-@bundled
+# The pattern costs more to learn, and says more: of Kronos it is the one that is always looked for.
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("toto", "nano"),
+        pytest.param("kronos", "nano", marks=pytest.mark.long),
+        pytest.param("toto", "nano-1", marks=pytest.mark.long),
+    ],
+)
 def test_negative_control_an_adapter_finds_nothing_in_a_random_walk(
     tmp_path: Path, name: str, base: str
 ) -> None:

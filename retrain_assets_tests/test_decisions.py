@@ -390,7 +390,7 @@ def test_a_broken_champion_hides_nothing_of_other_stocks(promoted: Home, capsys:
     assert "AAA in production naive no comparison of this month" in told
     assert f"error: the summary of {AUGUST} was not written: " in told
     assert str(folder) in told
-    assert code == 2
+    assert code == 1
 
 
 def test_an_export_goes_where_it_is_told_and_replaces_nothing_else(

@@ -21,6 +21,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.setenv("RETRAIN_HOME", "")
+    monkeypatch.setenv("DAGSTER_GRPC_TIMEOUT_SECONDS", "")
+    monkeypatch.delenv("DAGSTER_GRPC_TIMEOUT_SECONDS")
     return folder
 
 
@@ -54,9 +56,24 @@ def test_prepare_writes_our_settings_once(data: Path) -> None:
     assert written["telemetry"] == {"enabled": False}
     assert os.environ["DAGSTER_HOME"] == str(home.dagster)
     assert os.environ["RETRAIN_HOME"] == str(data)
+    # A process that takes long to start is waited for by the caller and by the monitor alike.
+    patience = written["run_monitoring"]["start_timeout_seconds"]
+    assert os.environ["DAGSTER_GRPC_TIMEOUT_SECONDS"] == str(patience) == "300"
     settings.write_text("# mine\n")
     home.prepare()
     assert settings.read_text() == "# mine\n"
+
+
+def test_ticks_are_forgotten_soonest_where_nothing_was_done(data: Path) -> None:
+    import dagster as dg
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.scheduler.instigation import TickStatus
+
+    Home.find(data).prepare()
+    with dg.DagsterInstance.get() as instance:
+        for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR):
+            days = instance.get_tick_retention_settings(kind)
+            assert 0 < days[TickStatus.SKIPPED] <= 7 < days[TickStatus.FAILURE] <= 180
 
 
 def test_prepare_respects_another_instance(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ UPPER = (
     *("defs", "definitions", "launcher", "home", "universe", "live", "serving", "served"),
     *("export", "export_contents", "export_files", "export_training"),
     *("cli", "display", "opened", "options", "pages", "runs", "supplies", "work", "workers"),
-    *("decisions", "walk", "running", "followups"),
+    *("decisions", "walk", "running", "followups", "fetching", "cards", "pools"),
+    *("answers", "completing", "orphans", "pipeline", "status", "reporting"),
+    *("database", "storage", "guard", "prune", "retention", "retention_runs"),
 )
 FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
 # A GPU machine that runs only the training needs no more than these.

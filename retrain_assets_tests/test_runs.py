@@ -63,6 +63,7 @@ def test_the_summary_lists_what_succeeded_and_what_failed(finished: Finished) ->
         "hyperparameter_validation_results.json",
         "regression_analysis.json",
         "export",
+        f"{MONTH}.html",
     ]
     file = finished.files[0]
     summary = json.loads(file.read_text())
@@ -228,12 +229,12 @@ def test_bars_that_change_between_stages_are_noticed(home: Home) -> None:
     assert "have changed since market_bars saw them" in reasons["baseline_metrics"]
 
 
-def test_an_mlflow_that_is_away_costs_the_stock_and_says_why(
+def test_an_mlflow_that_refuses_costs_the_stock_and_says_why(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "bogus://x")
     error = ran(home, "AAA")["AAA"].error or ""
-    assert "MLflow at http://127.0.0.1:9" in error
+    assert "MLflow at bogus://x refused" in error
     assert "unset MLFLOW_TRACKING_URI" in error
     assert not home.models.exists()
 

@@ -13,6 +13,7 @@ import dagster as dg
 # marked as new in this Dagster, which is pinned; the warnings would greet every run.
 warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
 warnings.filterwarnings("ignore", "Parameter `data_version`", dg.BetaWarning)
+warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 warnings.filterwarnings("ignore", "Class `MultiPartitionMapping`", dg.BetaWarning)
 
 # Read when torch loads its thread pool, which happens later. Threads that spin long while they wait

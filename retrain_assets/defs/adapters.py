@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.plots import loss_curve
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Bars, Device, Models
+from retrain_assets.defs.resources import Bars, Models
+from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
-from retrain_assets.errors import BadInput
+from retrain_assets.errors import BadInput, OutOfMemory
 from retrain_assets.models.forecaster import ModelFamily, families
 from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
     from retrain_assets.training.policy import PlanOverrides
     from retrain_assets.training.trainer import Progress
@@ -42,6 +46,7 @@ class AdapterConfig(dg.Config):
     warm_start: bool = Field(
         False, description="Start from the previous month's adapter, if there is one."
     )
+    force: bool = force_field()
 
 
 def adapter_name(family: str) -> str:
@@ -74,6 +79,7 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
         pool=GPU,
+        code_version=code_version(__file__),
     )
     def adapter(
         context: dg.AssetExecutionContext,
@@ -84,23 +90,35 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
         models: Models,
         device: Device,
         tracking: Tracking,
+        reuse: Reuse,
     ) -> dg.Output[dict[str, Any]]:
-        with failing_plainly(), device.lease() as where:
+        with failing_plainly():
             overrides = bars.stock(market_bars.symbol).overrides
-            base = bars.base(family, config.base, where)
-            training = _prepared(
-                family, base, config, market_bars, baseline_metrics, overrides, models, where
+            base = bars.base(family, config.base, device.kind)
+            own = {
+                "base": [base, family.base_digest(base, checkpoints=models.bases)],
+                "overrides": dataclasses.asdict(overrides),
+                "threads": device.threads,
+            }
+            recipe = _recipe(
+                context, config, family, market_bars, baseline_metrics, models, reuse, own
             )
-            with _tracked(context, tracking, training, device.threads) as run:
-                record = training.train(
-                    report=epoch_reporter(context, run), notes={"mlflow_run": run.id}
-                )
-                run.log_metrics([(record.metrics["best_epoch"], _losses(record))])
-                run.log_folder(models.store().path(record))
-        return dg.Output(
+        if (before := recipe.before()) is not None:
+            return before
+        with failing_plainly(), device.lease() as where:
+            given = (base, config, market_bars, baseline_metrics, overrides, models, where)
+            record, run = _trained(
+                context,
+                lambda context_length: _prepared(family, *given, context_length),
+                lambda training: _tracked(context, tracking, training, device.threads),
+                models,
+                force=config.force,
+            )
+            hardware = device.describe(where)
+        return recipe.output(
             record.to_json(),
             data_version=dg.DataVersion(record.digest),
-            metadata=_metadata(record, run, models),
+            metadata=_metadata(record, run, models) | {"device": str(hardware)},
         )
 
     return adapter
@@ -109,6 +127,73 @@ def build_adapter(family: ModelFamily) -> dg.AssetsDefinition:
 def adapters() -> list[dg.AssetsDefinition]:
     """One training asset per model family there is."""
     return [build_adapter(family) for family in families().values()]
+
+
+def _recipe(
+    context: dg.AssetExecutionContext,
+    config: AdapterConfig,
+    family: ModelFamily,
+    view: PartitionBars,
+    baseline: dict[str, Any],
+    models: Models,
+    reuse: Reuse,
+    own: dict[str, Any],
+) -> Recipe:
+    """All that an adapter depends on; own: base, overrides and threads."""
+    from retrain_assets.training.adapters import AdapterRecord
+
+    store = models.store()
+    latest = store.partition_folder(family.name, view.month, view.symbol) / "latest.json"
+    earlier = store.previous(family.name, view.month, view.symbol) if config.warm_start else None
+
+    def files(record: dict[str, Any]) -> "list[Path]":
+        folder = store.path(AdapterRecord.from_json(record))
+        return [latest, *(file for file in folder.rglob("*") if file.is_file())]
+
+    return reuse.recipe(
+        context,
+        config,
+        files=files,
+        bars=view.hash,
+        baseline=baseline,
+        warm_start=earlier and earlier.digest,
+        **own,
+    )
+
+
+def _trained(
+    context: dg.AssetExecutionContext,
+    prepared: "Callable[[int | None], AdapterTraining]",
+    tracked: "Callable[[AdapterTraining], contextlib.AbstractContextManager[TrackedRun]]",
+    models: Models,
+    *,
+    force: bool,
+) -> "tuple[AdapterRecord, TrackedRun]":
+    """Train an adapter; where not one window fits into memory, with half the context, and so on.
+
+    prepared: makes it ready, with a context in bars or with the plan's. tracked: opens its run.
+    """
+    from retrain_assets.evaluation.splits import halved_context
+
+    shorter: int | None = None
+    while True:
+        training = prepared(shorter)
+        try:
+            with tracked(training) as run:
+                record = training.train(
+                    report=epoch_reporter(context, run),
+                    notes={"mlflow_run": run.id},
+                    force=force,
+                ).record
+                run.log_metrics([(record.metrics["best_epoch"], _losses(record))])
+                run.log_folder(models.store().path(record))
+            return record, run
+        except OutOfMemory as error:
+            shorter = halved_context(training.split.context, training.model.limits)
+            if shorter is None:
+                raise
+            tell(context, f"{error}. Tried with a context of {shorter} bars now")
+        del training  # and the base with it: a second one need not fit beside it
 
 
 def _prepared(
@@ -120,8 +205,12 @@ def _prepared(
     overrides: "PlanOverrides",
     models: Models,
     device: str,
+    context_length: int | None,
 ) -> "AdapterTraining":
-    """Baseline to plan to split to a training that is ready to start."""
+    """Baseline to plan to split to a training that is ready to start.
+
+    context_length: in bars, in place of the plan's that did not fit into memory.
+    """
     from retrain_assets.evaluation.splits import make_split
     from retrain_assets.training import adapters as library
     from retrain_assets.training import policy
@@ -145,6 +234,9 @@ def _prepared(
         overrides,
         epochs_scale=config.epochs_scale,
     )
+    if context_length is not None:
+        note = f"context {plan.context} -> {context_length}: a longer one did not fit into memory"
+        plan = dataclasses.replace(plan, context=context_length, notes=(*plan.notes, note))
     split = make_split(
         count,
         context=plan.context,
@@ -190,7 +282,7 @@ def _tracked(
     }
     resume = training.interrupted_notes().get("mlflow_run")
     with tracking.run(family, key, tags=tags, resume=resume) as run:
-        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{family}": run.id})
+        run.link(context, family)
         plan = {f"plan.{name}": value for name, value in training.plan.to_json().items()}
         split = {f"split.{name}": value for name, value in training.split.to_json().items()}
         run.log_params(plan | split | {"seed": training.seed, "max_steps": training.max_steps})
@@ -207,6 +299,9 @@ def epoch_reporter(
     def report(now: "Progress") -> None:
         done = now.step / now.steps if now.steps else None
         line = f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
+        if now.message is not None:
+            tell(context, now.message, done)
+            return
         if now.validation_loss is None:
             tell(context, f"{line}, loss {now.train_loss:.4f}", done, minor=True)
             return
@@ -233,7 +328,7 @@ def _metadata(record: "AdapterRecord", run: TrackedRun, models: Models) -> dict[
     plan, split, metrics = record.plan, record.split, record.metrics
     return {
         "losses": dg.MetadataValue.md(loss_curve(metrics)),
-        "mlflow": dg.MetadataValue.url(run.url),
+        "mlflow": run.shown(),
         "folder": dg.MetadataValue.path(models.store().path(record)),
         "validation loss": metrics["validation_loss"],
         "validation loss of the base": metrics["base_validation_loss"],

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from retrain_assets.defs.adapters import adapter_name, require_same_bars
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_stock
-from retrain_assets.defs.resources import Device, Models
+from retrain_assets.defs.resources import Models
+from retrain_assets.defs.reuse import Passed, code_version, digest_of, files_digest
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.models.forecaster import families, family
+from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.params import ParamsRecord
@@ -25,21 +28,28 @@ def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
         asset=asset,
         name="adapter_reloads",
         blocking=True,
+        pool=GPU,
         partitions_def=month_stock,
         description="The stored weights are those of the record, and fit the base they name.",
     )
     def adapter_reloads(
-        record: dict[str, Any], models: Models, device: Device
+        context: dg.AssetCheckExecutionContext,
+        record: dict[str, Any],
+        models: Models,
+        device: Device,
     ) -> dg.AssetCheckResult:
         from retrain_assets.training.adapters import AdapterRecord, load_adapted
 
         try:
+            known = AdapterRecord.from_json(record)
+            passed = Passed(context, _on_disk(known, models))
+            if (before := passed.before()) is not None:
+                return before
             with device.lease() as where:
-                known = AdapterRecord.from_json(record)
                 load_adapted(known, store=models.store(), checkpoints=models.bases, device=where)
         except RetrainError as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
-        return dg.AssetCheckResult(passed=True, description=f"digest {known.digest[:12]}")
+        return passed.result(f"digest {known.digest[:12]}")
 
     return adapter_reloads
 
@@ -56,6 +66,7 @@ def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
         asset=params_name(family_name),
         name="params_reproduce",
         blocking=True,
+        pool=GPU,
         partitions_def=month_stock,
         additional_ins={
             "market_bars": dg.AssetIn("market_bars"),
@@ -67,6 +78,7 @@ def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
         ),
     )
     def params_reproduce(
+        context: dg.AssetCheckExecutionContext,
         record: dict[str, Any],
         market_bars: PartitionBars,
         adapter: dict[str, Any],
@@ -76,17 +88,26 @@ def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
         from retrain_assets.training.adapters import AdapterRecord
 
         try:
+            trained = AdapterRecord.from_json(adapter)
+            stored = _stored(record, trained, market_bars, models)
+            same = digest_of(
+                {
+                    "adapter": _on_disk(trained, models),
+                    "search": files_digest(models.searches(trained) / stored.folder),
+                    "bars": market_bars.hash,
+                    "threads": device.threads,
+                }
+            )
+            passed = Passed(context, same)
+            if (before := passed.before()) is not None:
+                return before
             with device.lease() as where:
-                trained = AdapterRecord.from_json(adapter)
-                stored = _stored(record, trained, market_bars, models)
                 apart = _repeated(stored, trained, market_bars, models, device, where)
         except RetrainError as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         mae = stored.summary["selection_mae"]
-        return dg.AssetCheckResult(
-            passed=True,
-            description=f"selection error {mae:.6g} again",
-            metadata={"relative difference": apart},
+        return passed.result(
+            f"selection error {mae:.6g} again", metadata={"relative difference": apart}
         )
 
     return params_reproduce
@@ -95,6 +116,22 @@ def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
 def params_checks() -> list[dg.AssetChecksDefinition]:
     """One check per model family."""
     return [build_params_check(name) for name in families()]
+
+
+def _on_disk(record: "AdapterRecord", models: Models) -> str:
+    """Digest of all that a check of an adapter reads: its files, its base, the code."""
+    from retrain_assets.training.adapters import library_versions
+
+    base = family(record.family).base_digest(record.base, checkpoints=models.bases)
+    return digest_of(
+        {
+            "record": record.to_json(),
+            "files": files_digest(models.store().path(record)),
+            "base": base,
+            "code": code_version(__file__),
+            "versions": library_versions(),
+        }
+    )
 
 
 def _stored(

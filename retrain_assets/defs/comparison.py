@@ -9,13 +9,15 @@ import pandas as pd
 from pydantic import Field
 
 from retrain_assets.defs.adapters import adapter_name, require_same_bars
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.refinement import refined_name
-from retrain_assets.defs.resources import Device, Models, Reports
+from retrain_assets.defs.resources import Models, Reports
+from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import atomic_file, write_json, write_text
 from retrain_assets.market.calendar import month_before
@@ -42,6 +44,7 @@ class ComparisonConfig(dg.Config):
         default_factory=list, description="Model families; empty for all that have an adapter."
     )
     seed: int = Field(0, ge=0, description="Seed of every sampled forecast.")
+    force: bool = force_field()
 
 
 @dg.asset(
@@ -50,6 +53,7 @@ class ComparisonConfig(dg.Config):
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool=GPU,
+    code_version=code_version(__file__),
     # A family that was not trained this month is left out, not an error.
     ins={name: dg.AssetIn(metadata=OPTIONAL) for name in _INPUTS},
 )
@@ -61,6 +65,7 @@ def comparison(
     models: Models,
     device: Device,
     reports: Reports,
+    reuse: Reuse,
     **records: dict[str, Any] | None,
 ) -> dg.Output[dict[str, Any]]:
     """All contenders forecast the same origins of one stock, at two horizons.
@@ -71,11 +76,16 @@ def comparison(
     over naive, latency and the verdict; a report in words and every forecast lie beside the
     month's summary.
     """
+    with failing_plainly():
+        adapters = _adapters(records, config.families, market_bars)
+        split = _common_split(adapters)
+        known = {"baseline": baseline_metrics, "records": records, "threads": device.threads}
+        recipe = _recipe(context, config, known, market_bars, models, reports, reuse)
+    if (before := recipe.before()) is not None:
+        return before
     from retrain_assets.evaluation.stock_report import stock_text
 
     with failing_plainly(), device.lease() as where:
-        adapters = _adapters(records, config.families, market_bars)
-        split = _common_split(adapters)
         found = _contenders(adapters, records, market_bars, reports, config.seed)
         candidates = _candidates(found, split, models, where)
         compared = _compared(context, market_bars, split, candidates, config.seed)
@@ -88,7 +98,40 @@ def comparison(
     for note in found.notes:
         tell(context, note)
     tell(context, f"winner: {record['winner']}", 1.0)
-    return dg.Output(dict(record), metadata=_metadata(record, text, file))
+    return recipe.output(dict(record), metadata=_metadata(record, text, file))
+
+
+def _recipe(
+    context: dg.AssetExecutionContext,
+    config: ComparisonConfig,
+    known: dict[str, Any],
+    view: PartitionBars,
+    models: Models,
+    reports: Reports,
+    reuse: Reuse,
+) -> Recipe:
+    """All that a comparison depends on, the searches that count as tries among it.
+
+    known: records of this month, CPU threads. Of last month's candidates it counts whether they
+    are there.
+    """
+    store, folder = models.store(), reports.comparisons(view.month)
+    last_month = {name: version.to_json() for name, version in _last_month(view, reports).items()}
+    parents = [store.partition_folder(name, view.month, view.symbol) for name in families()]
+    return reuse.recipe(
+        context,
+        config,
+        files=lambda _: folder.glob(f"{view.symbol}_*"),
+        bars=view.hash,
+        last_month=last_month,
+        there=[
+            (store.root / version["adapter"]["folder"]).is_dir()
+            for version in last_month.values()
+            if version["adapter"]
+        ],
+        searches=sorted(str(f.name) for p in parents for f in (p / "params").glob("[0-9a-f]*")),
+        **known,
+    )
 
 
 def _adapters(
@@ -107,7 +150,10 @@ def _adapters(
     missing = [name for name in wanted if name not in found]
     if missing or not found:
         names = ", ".join(adapter_name(name) for name in missing or families())
-        raise BadInput(f"no adapter of {view.symbol} {view.month}: materialize {names} first")
+        raise BadInput(
+            f"no adapter of {view.symbol} {view.month}: materialize {names} first, or "
+            f"`retrain run --stocks {view.symbol} --month {view.month}`"
+        )
     current = [name for name, record in found.items() if record["bars_hash"] == view.hash]
     adapters = [AdapterRecord.from_json(found[name]) for name in wanted or current or found]
     for adapter in adapters:

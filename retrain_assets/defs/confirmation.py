@@ -7,11 +7,12 @@ import dagster as dg
 import numpy as np
 from pydantic import Field
 
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Device, Models
+from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput
 from retrain_assets.operation import GPU
 

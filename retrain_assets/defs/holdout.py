@@ -11,11 +11,13 @@ from pydantic import Field
 
 from retrain_assets.defs import findings
 from retrain_assets.defs.adapters import adapter_name, require_same_bars
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Device, Models
+from retrain_assets.defs.resources import Models
+from retrain_assets.defs.reuse import Reuse, code_version, force_field
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import ModelFamily, families
@@ -64,6 +66,7 @@ class ParamsConfig(dg.Config):
     first_round: int | None = Field(None, ge=3, description="Origins before any is dropped.")
     next_rounds: int | None = Field(None, ge=1, description="Origins of each later round.")
     seed: int = Field(0, ge=0, description="Seed of every sampled forecast.")
+    force: bool = force_field()
 
 
 def params_name(family: str) -> str:
@@ -90,6 +93,7 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
         kinds={"pytorch", "mlflow"},
         owners=OWNERS,
         pool=GPU,
+        code_version=code_version(__file__),
         ins={  # what is missing is told in words of ours, below
             "market_bars": dg.AssetIn(metadata=OPTIONAL),
             "adapter": dg.AssetIn(adapter_name(family.name), metadata=OPTIONAL),
@@ -103,11 +107,23 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
         models: Models,
         device: Device,
         tracking: Tracking,
+        reuse: Reuse,
     ) -> dg.Output[dict[str, Any]]:
+        with failing_plainly():
+            view, trained = _inputs(context, market_bars, adapter, family)
+        recipe = reuse.recipe(
+            context,
+            config,
+            files=lambda record: (models.searches(trained) / record["digest"][:16]).iterdir(),
+            bars=view.hash,
+            adapter=[trained.digest, trained.base, trained.fingerprint, trained.split],
+            threads=device.threads,
+        )
+        if (before := recipe.before()) is not None:
+            return before
         from retrain_assets.evaluation.params import write_search
 
         with failing_plainly(), device.lease() as where:
-            view, trained = _inputs(context, market_bars, adapter, family)
             task = _prepared(family, config, trained, models, where)
             with _tracked(context, tracking, task, device.threads) as run:
                 report = _reporter(context, task.lines)
@@ -116,11 +132,11 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
                 picture = findings.search_map(result)
                 findings.log_search(run, record, result.table, folder, picture)
         tell(context, findings.in_words(record), 1.0)
-        return dg.Output(
+        return recipe.output(
             record.to_json(),
             data_version=dg.DataVersion(record.digest),
             metadata=findings.search_metadata(record, result.table, folder, picture)
-            | {"mlflow": dg.MetadataValue.url(run.url)},
+            | {"mlflow": run.shown()},
         )
 
     return params
@@ -257,7 +273,7 @@ def _tracked(
         "threads": str(threads),
     }
     with tracking.run(name, str(context.partition_key), tags=tags) as run:
-        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{name}": run.id})
+        run.link(context, name)
         grid = {f"grid.{name}": list(values) for name, values in task.space.items()}
         split = {f"split.{name}": value for name, value in task.split.to_json().items()}
         own = {"settings": len(task.settings), "seed": task.config.seed}

@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 from upath import UPath
 
-from retrain_assets.errors import RetrainError
+from retrain_assets.defs.retries import act_on
 from retrain_assets.files import read_json, write_json
 from retrain_assets.market.bars import BarStore, content_hash
 
@@ -117,5 +117,5 @@ class BarsView(JsonRecords):
 def _plainly(read: Any) -> Any:
     try:
         return read()
-    except RetrainError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    except Exception as error:
+        act_on(error)

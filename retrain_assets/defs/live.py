@@ -6,11 +6,13 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Device, Models, Production, Reports
+from retrain_assets.defs.resources import Models, Production, Reports
+from retrain_assets.defs.reuse import Reuse, code_version, force_field
 from retrain_assets.files import write_json
 from retrain_assets.operation import GPU
 
@@ -21,22 +23,31 @@ if TYPE_CHECKING:
 DRIFT_CHECK = "live_drift"
 
 
+class LiveConfig(dg.Config):
+    """Whether it is computed in any case."""
+
+    force: bool = force_field()
+
+
 @dg.asset(
     partitions_def=month_stock,
     group_name="promotion",
     kinds={"pytorch", "json"},
     owners=OWNERS,
     pool=GPU,
+    code_version=code_version(__file__),
     # For the order alone: what stood is read from the store, which knows what went live.
     deps=[dg.AssetDep("champion", partition_mapping=of_month_before())],
 )
 def live_performance(
     context: dg.AssetExecutionContext,
+    config: LiveConfig,
     market_bars: PartitionBars,
     models: Models,
     device: Device,
     production: Production,
     reports: Reports,
+    reuse: Reuse,
 ) -> dg.Output[dict[str, Any]]:
     """What was in production at the end of the month before, scored on this month's bars.
 
@@ -45,17 +56,32 @@ def live_performance(
     says when what is in production errs more against naive than it did where it was selected. Of
     a month that never went into production it is what would have stood.
     """
-    with failing_plainly(), device.lease() as where:
+    symbol, month = market_bars.symbol, market_bars.month
+    with failing_plainly():
         store = production.store()
-        record = store.in_force(market_bars.symbol, market_bars.month)
+        record = store.in_force(symbol, month)
+        earlier = reports.live_records(symbol, before=month)
+        recipe = reuse.recipe(
+            context,
+            config,
+            files=lambda _: [reports.live(month, symbol)],
+            bars=market_bars.hash,
+            provisional=market_bars.provisional,
+            in_force=record,
+            promoted=[store.selected(symbol, s["since"]) for s in _families(record)],
+            earlier=earlier,
+            threads=device.threads,
+        )
+        if (before := recipe.before()) is not None:
+            return before
         if record is None:
             live: dict[str, Any] = _nothing(market_bars)
         else:
-            earlier = reports.live_records(market_bars.symbol, before=market_bars.month)
-            live = _scored(market_bars, record, earlier, store, models, where)
-        write_json(reports.live(market_bars.month, market_bars.symbol), live)
+            with device.lease() as where:
+                live = _scored(market_bars, record, earlier, store, models, where)
+        write_json(reports.live(month, symbol), live)
     tell(context, live["reason"], 1.0)
-    return dg.Output(live, metadata=_metadata(live))
+    return recipe.output(live, metadata=_metadata(live))
 
 
 @dg.asset_check(asset=live_performance, name=DRIFT_CHECK, partitions_def=month_stock)
@@ -67,6 +93,10 @@ def live_drift(live_performance: dict[str, Any]) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=found["reason"],
     )
+
+
+def _families(record: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [] if record is None else list(record["families"].values())
 
 
 def _nothing(view: PartitionBars) -> dict[str, Any]:

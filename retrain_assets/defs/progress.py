@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from retrain_assets.defs.partitions import month_and_symbol
-from retrain_assets.errors import RetrainError
+from retrain_assets.defs.retries import act_on
 
 LOGGER = logging.getLogger("retrain_assets.progress")
 
@@ -52,8 +52,8 @@ def tell(
 
 @contextlib.contextmanager
 def failing_plainly() -> Iterator[None]:
-    """Turn an error that is the input's fault into a failure that is not tried again."""
+    """End an asset that meets an error as `retries` says, in words where there are any."""
     try:
         yield
-    except RetrainError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    except Exception as error:
+        act_on(error)

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.resources import Bars, Device, Models, Production, Reports
+from retrain_assets.defs.resources import Bars, Models, Production, Reports
 from retrain_assets.defs.tracking import Tracking, flat_numbers, partition_tags
 from retrain_assets.errors import BadInput
 from retrain_assets.operation import GPU
@@ -74,7 +75,7 @@ def champion(
     later keeps its decision and moves nothing. `rollback_to` puts back what an earlier month
     decided.
     """
-    from retrain_assets.defs.registry import register
+    from retrain_assets.defs.registry import NOT_TOUCHED, register
 
     with failing_plainly():
         store, stock = production.store(), bars.stock(market_bars.symbol)
@@ -83,21 +84,22 @@ def champion(
             record = _rolled_back(occasion, config.rollback_to, store, models)
         else:
             _require_usable(comparison, market_bars)
-            with device.lease() as where:
-                scorer = Scorer(market_bars.bars, models, where, config.seed)
-                record = decided(occasion, comparison, scorer, config, store)
+            scorer = Scorer(market_bars.bars, models, device, config.seed)
+            record = decided(occasion, comparison, scorer, config, store)
         tags = partition_tags(context)
         with tracking.run("promotion", str(context.partition_key), tags=tags) as run:
             run.log_metrics([(0, flat_numbers(_numbers(record)))])
             run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
             with store.lock(stock.symbol):
+                registry = NOT_TOUCHED
                 if record["live"]:
-                    register(record, stock, home=reports.place(), run=run)
+                    registry = register(record, stock, home=reports.place(), run=run)
                     store.set_live(record)
                 store.keep(record)
     for line in in_words(record):
         tell(context, line)
-    return dg.Output(record, metadata=_metadata(record))
+    shown = {"mlflow": run.shown(), "model registry": registry}
+    return dg.Output(record, metadata=_metadata(record) | shown)
 
 
 def _require_usable(comparison: dict[str, Any] | None, view: PartitionBars) -> None:
@@ -138,9 +140,12 @@ def _rolled_back(
 
 
 class Scorer:
-    """Scores incumbents that a comparison has no column of, on its origins."""
+    """Scores incumbents that a comparison has no column of, on its origins.
 
-    def __init__(self, bars: pd.DataFrame, models: Models, device: str, seed: int) -> None:
+    device: leased where there is something to forecast, which is seldom.
+    """
+
+    def __init__(self, bars: pd.DataFrame, models: Models, device: Device, seed: int) -> None:
         self._bars, self._models, self._device, self._seed = bars, models, device, seed
 
     def losses(self, versions: "list[Version]", comparison: dict[str, Any]) -> "dict[str, Losses]":
@@ -151,19 +156,20 @@ class Scorer:
         if not versions:
             return {}
         split = Split.from_json(_any_adapter(comparison)["split"])
-        loaded = {v.id: (self._models.forecaster(v, v.title, self._device), v) for v in versions}
-        found: dict[str, Losses] = {name: {} for name in loaded}
-        for segment in SEGMENTS:
-            losses = losses_at(
-                self._bars,
-                split.holdout_origins(segment),
-                split.holdout_days,
-                loaded,
-                symbol=comparison["symbol"],
-                seed=self._seed,
-            )
-            for name in loaded:
-                found[name][segment] = losses[name]
+        found: dict[str, Losses] = {version.id: {} for version in versions}
+        with self._device.lease() as where:
+            loaded = {v.id: (self._models.forecaster(v, v.title, where), v) for v in versions}
+            for segment in SEGMENTS:
+                losses = losses_at(
+                    self._bars,
+                    split.holdout_origins(segment),
+                    split.holdout_days,
+                    loaded,
+                    symbol=comparison["symbol"],
+                    seed=self._seed,
+                )
+                for name in loaded:
+                    found[name][segment] = losses[name]
         return found
 
     def hindsight(
@@ -242,9 +248,8 @@ def preview(
     view = bars.view(month, symbol)
     comparison = resources["reports"].comparison_record(month, symbol)
     _require_usable(comparison, view)
-    with resources["device"].lease() as where:
-        scorer = Scorer(view.bars, resources["models"], where, config.seed)
-        return decided(_occasion(view, bars, config, store), comparison, scorer, config, store)
+    scorer = Scorer(view.bars, resources["models"], resources["device"], config.seed)
+    return decided(_occasion(view, bars, config, store), comparison, scorer, config, store)
 
 
 def read_rules(given: Mapping[str, float]) -> "Rules":

@@ -15,6 +15,7 @@ from retrain_assets.defs.partitions import month, partition_key
 from retrain_assets.defs.progress import failing_plainly
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Bars, Models, Reports
+from retrain_assets.defs.staleness import expected, stale
 from retrain_assets.errors import RetrainError
 from retrain_assets.files import write_json, write_text
 from retrain_assets.market.calendar import month_before
@@ -105,8 +106,8 @@ def _facts(
         view, vanished = None, str(error)
     history = None if view is None else view.bars
     failures = failures_of(instance, key, ["market_bars", "baseline_metrics", *_INPUTS])
-    expected = [*_expected(found), *_EXPECTED]
-    missing = [name for name in expected if name not in found and name not in failures]
+    wanted = [*expected(found), *_EXPECTED]
+    missing = [name for name in wanted if name not in found and name not in failures]
     return StockFacts(
         symbol=symbol,
         comparison=found.get("comparison"),
@@ -117,18 +118,12 @@ def _facts(
         rungs=_rungs(found),
         failures=failures,
         missing=[] if vanished else missing,
-        stale={} if view is None else _stale(found, view.hash),
+        stale={} if view is None else stale(found, view.hash),
         volatility_pct=_volatility(history, month),
         earlier_volatility_pct=_volatility(history, month_before(month)),
         odd_bars=[] if view is None else list(warnings(view.bars, view.calendar)),
         vanished=vanished,
     )
-
-
-def _expected(found: Mapping[str, Any]) -> list[str]:
-    """Assets a stock should have: of the families it was trained with, else of all."""
-    trained = [f for f in families() if adapter_name(f) in found]
-    return [name(f) for f in trained or families() for name in (adapter_name, params_name)]
 
 
 def _confirmation(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -137,25 +132,6 @@ def _confirmation(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if look is None or comparison is None:
         return None
     return look if look["candidates"] == candidate_ids(comparison) else None
-
-
-def _stale(found: Mapping[str, Any], bars_hash: str) -> dict[str, str]:
-    """Assets that were made of other bars, or of an adapter that is no longer the stock's."""
-    stale = {
-        name: "made of other bars than are stored now"
-        for name, record in found.items()
-        if record.get("bars_hash", bars_hash) != bars_hash
-    }
-    compared = found.get("comparison", {}).get("candidates", {})
-    for name in families():
-        adapter, search = found.get(adapter_name(name)), found.get(params_name(name))
-        if adapter and search and search["adapter"] != adapter["digest"]:
-            stale.setdefault(params_name(name), "searched with another adapter")
-        version = compared.get(name, {}).get("version")
-        unrefined = version and not version["adapter"]["metrics"].get("rung")
-        if adapter and unrefined and version["adapter"]["digest"] != adapter["digest"]:
-            stale.setdefault("comparison", f"compared another {name} adapter")
-    return stale
 
 
 def _rungs(found: Mapping[str, Any]) -> "dict[str, list[RungResult]]":

@@ -1,10 +1,8 @@
-"""Typed resources: bar store, model store, device, reports; `tracking` has MLflow."""
+"""Typed resources: bar store, model store, reports; `device` and `tracking` have the others."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +10,10 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
+from retrain_assets.database import switched_on, tracking_uri
+from retrain_assets.defs.device import THREADS, Device
 from retrain_assets.defs.io import BarsView, JsonRecords, PartitionBars
+from retrain_assets.defs.reuse import Reuse
 from retrain_assets.defs.tracking import Tracking
 from retrain_assets.errors import BadInput
 from retrain_assets.files import checked_symbol, read_json, write_json
@@ -22,16 +23,11 @@ from retrain_assets.models.forecaster import Forecaster, ModelFamily, base_for
 from retrain_assets.universe import Stock, Universe
 
 if TYPE_CHECKING:
-    from filelock import FileLock
-
     from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.evaluation.refinement import Refinement
     from retrain_assets.evaluation.report import StockRecord
     from retrain_assets.evaluation.versions import Version
     from retrain_assets.training.adapters import AdapterRecord, ModelStore
-
-THREADS = 1
-"""CPU threads by default: a second stock at the same time gains more than a second thread."""
 
 
 class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
@@ -119,69 +115,6 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         return store.partition_folder(policy.family, policy.month, policy.symbol) / "ladder.json"
 
 
-class Device(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
-    """Where models run: one holder at a time for each card, on the CPU one for each core or so."""
-
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    threads: int = Field(
-        THREADS, ge=1, description="CPU threads; fixed, because results on the CPU depend on it."
-    )
-    locks: str = Field(description="Folder of the lock files, one a device.")
-
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[str]:
-        """Hold a device and yield its name; waits while all that are allowed are held.
-
-        `auto` takes any CUDA device that is free, else the CPU. Apple's is taken on request alone:
-        it has no float64, which the draws of Kronos need.
-        """
-        import torch
-        from filelock import FileLock
-
-        torch.set_num_threads(self.threads)
-        places = [place for name in self._allowed() for place in self._places(name)]
-        Path(self.locks).mkdir(parents=True, exist_ok=True)
-        place, lock = _first_free(
-            {place: FileLock(Path(self.locks) / place.replace(":", "-")) for place in places}
-        )
-        try:
-            yield "cpu" if place.startswith("cpu") else place
-        finally:
-            lock.release()
-
-    def _places(self, name: str) -> list[str]:
-        """What may be held of a device: a card whole, the CPU as often as its threads fit."""
-        if name != "cpu":
-            return [name]
-        return [f"cpu-{i}" for i in range(max(1, (os.cpu_count() or 1) // self.threads))]
-
-    def _allowed(self) -> list[str]:
-        import torch
-
-        cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        mps = ["mps"] if torch.backends.mps.is_available() else []
-        if self.device == "auto":
-            return cuda or ["cpu"]
-        wanted = cuda if self.device == "cuda" else [self.device]
-        if not wanted or not set(wanted) <= {*cuda, *mps, "cpu"}:
-            raise BadInput(
-                f"there is no device {self.device!r} here: choose auto, "
-                f"{', '.join([*cuda, *mps, 'cpu'])}"
-            )
-        return wanted
-
-
-def _first_free(locks: dict[str, FileLock]) -> tuple[str, FileLock]:
-    """Acquire the first lock that can be had, waiting for as long as it takes."""
-    from filelock import Timeout
-
-    while True:
-        for name, lock in locks.items():
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=1.0 / len(locks))
-                return name, lock
-
-
 class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
     """Where reports for people and scripts are written."""
 
@@ -230,6 +163,10 @@ class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's o
         """Folder of one month's regression report."""
         return Path(self.root) / "regression" / month
 
+    def monthly(self, month: str) -> Path:
+        """File of the report on one month, for people."""
+        return Path(self.root) / "monthly" / f"{month}.html"
+
 
 class Production(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
     """What is in production, and every decision that was taken."""
@@ -246,10 +183,11 @@ class Production(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster'
 def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:
     """All resources over one data folder.
 
-    MLFLOW_TRACKING_URI names another MLflow store, RETRAIN_THREADS another number of threads.
+    MLFLOW_TRACKING_URI names another MLflow store, RETRAIN_THREADS another number of threads, and
+    RETRAIN_DATABASE a PostgreSQL database for MLflow's numbers.
     """
     bars = Bars(root=str(home.market), universe=str(home.universe))
-    database = f"sqlite:///{home.tracking / 'mlflow.db'}"
+    own = tracking_uri() if switched_on() else f"sqlite:///{home.tracking / 'mlflow.db'}"
     return {
         "io_manager": JsonRecords(home.assets),
         "bars_view": BarsView(home.assets, bars.store()),
@@ -257,11 +195,13 @@ def build_resources(home: Home, *, device: str = "auto") -> dict[str, Any]:
         "models": Models(root=str(home.models), checkpoints=str(home.checkpoints)),
         "device": Device(device=device, threads=_threads(), locks=str(home.root / "locks")),
         "tracking": Tracking(
-            uri=os.environ.get("MLFLOW_TRACKING_URI") or database,
+            uri=os.environ.get("MLFLOW_TRACKING_URI") or own,
             artifacts=str(home.tracking / "artifacts"),
+            home=str(home.root),
         ),
         "reports": Reports(root=str(home.results), home=str(home.root)),
         "production": Production(root=str(home.production)),
+        "reuse": Reuse(root=str(home.assets)),
     }
 
 

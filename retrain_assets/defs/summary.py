@@ -15,6 +15,11 @@ from retrain_assets.files import write_json
 if TYPE_CHECKING:
     from retrain_assets.evaluation.report import StockRecord
 
+_NOTHING_YET: dict[str, Any] = {
+    **dict.fromkeys(("skill", "skill_low", "skill_high", "p_value")),
+    "months": 0,
+}
+
 
 class SummaryConfig(dg.Config):
     """What a summary says beside what it finds."""
@@ -99,7 +104,8 @@ def _pooled(content: dict[str, Any]) -> str:
         "| --- | ---: | ---: | --- | ---: | ---: |",
     ]
     for name, now in content.get("pooled", {}).items():
-        all_of_them = content["pooled_to_date"][name]
+        # Of a month that is not over, and of a candidate that is new in it, there is none.
+        all_of_them = content["pooled_to_date"].get(name, _NOTHING_YET)
         ends = (all_of_them["skill_low"], all_of_them["skill_high"])
         between = "-" if None in ends else " to ".join(_percent(end) for end in ends)
         rows.append(

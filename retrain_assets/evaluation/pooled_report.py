@@ -92,7 +92,8 @@ def month_statistics(
 
     - `pooled`: `pooled_skills` of this month's stocks, by candidate. Stocks of one month move
       together, so no interval and no p come from one month;
-    - `pooled_to_date`: the same of all months up to this one;
+    - `pooled_to_date`: the same of all months up to this one, of candidates that any month that is
+      over has;
     - `by_difficulty`: by difficulty that occurs, `month` and `to_date` as the two above;
     - `by_month`: by month, ascending, `pooled_skills` of its stocks;
     - `holm`: by candidate and symbol, p of "as good as naive" on the selection origins of this
@@ -110,12 +111,45 @@ def month_statistics(
     }
     return {
         "pooled": by_month[month],
-        "pooled_to_date": pooled_skills(pooled_losses(to_date), seed=seed),
+        "pooled_to_date": pooled_skills(pooled_losses(to_date), seed=seed) if to_date else {},
         "by_difficulty": _by_difficulty(losses, month, seed),
         "by_month": by_month,
         "holm": _over_stocks(records),
         "notes": notes,
     }
+
+
+def skill_over_months(
+    records: Sequence[StockRecord],
+    earlier: Sequence[StockRecord],
+    candidates: Sequence[str],
+    *,
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """How the pooled skill of some candidates went on: by name, one object a month, ascending.
+
+    records, earlier: as of `month_statistics`, which leaves out the same. Keys: `month`; `skill` of
+    its stocks alone; `to_date`, the `pooled_skill` of all months up to it. Months in which nobody
+    has the candidate are left out, and so is a candidate that no month has.
+    """
+    before, _ = _usable(records, earlier)
+    counted = [*before, *(one for one in records if not one["provisional"])]
+    if not counted:
+        return {}
+    losses = pooled_losses(counted)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in (name for name in candidates if name in losses):
+        rows = losses[losses[name].notna()]
+        months = rows.index.get_level_values("month")
+        found[name] = [
+            {
+                "month": str(month),
+                "skill": pooled_skill(rows[months == month], name, seed=seed)["skill"],
+                "to_date": pooled_skill(rows[months <= month], name, seed=seed),
+            }
+            for month in sorted(set(months))
+        ]
+    return found
 
 
 def _usable(

@@ -292,6 +292,13 @@ def capped_context(context: int, horizon: int, limits: ModelLimits) -> tuple[int
     )
 
 
+def halved_context(context: int, limits: ModelLimits) -> int | None:
+    """Half a context in whole patches, not below 128 bars; None if it is that short already."""
+    shortest = _shortest_context(limits.patch)
+    half = max(_whole_patches(context // 2, limits.patch), shortest)
+    return half if half < context else None
+
+
 def bars_needed(*, horizon: int, holdout_days: int, patch: int = 1) -> int:
     """Bars without which a split is refused: 316 for h = 16 and H = 7."""
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def content_hash(bars: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class StoredBars:
+    """What is known of a stored history without reading its rows.
+
+    content_hash: see `content_hash`. bars: their number. last: session of the last one.
+    """
+
+    content_hash: str
+    bars: int
+    last: pd.Timestamp
+
+
 class BarStore:
     """Bars of many symbols under one folder: `<root>/<SYMBOL>.parquet`.
 
@@ -86,6 +99,31 @@ class BarStore:
         if until is None:
             return bars
         return bars[bars["session"] <= until].reset_index(drop=True)
+
+    def stored(self, symbol: str) -> StoredBars:
+        """Return hash, number and last session of the bars of `symbol`, from the file's footer.
+
+        A file that does not say them is read whole. Raises BadInput like `read`, and for a file
+        without any bar.
+        """
+        metadata = self._open(symbol).metadata
+        written = (metadata.metadata or {}).get(b"content_hash", b"").decode()
+        groups = [metadata.row_group(group).column(0) for group in range(metadata.num_row_groups)]
+        if written and groups and all(g.is_stats_set and g.statistics.has_min_max for g in groups):
+            last = max(pd.Timestamp(group.statistics.max) for group in groups)
+            return StoredBars(written, metadata.num_rows, last)
+        bars = self.read(symbol)
+        if bars.empty:
+            raise BadInput(f"{self._path(symbol)} holds no bar: {_REIMPORT}")
+        return StoredBars(content_hash(bars), len(bars), bars["session"].iloc[-1])
+
+    def sessions(self, symbol: str) -> pd.DatetimeIndex:
+        """Return the stored sessions of `symbol`, ascending; raises BadInput like `read`."""
+        try:
+            table = self._open(symbol).read(columns=["session"])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._unreadable(symbol, error) from error
+        return pd.DatetimeIndex(table.column("session").to_numpy())
 
     def source(self, symbol: str) -> str:
         """Return where the stored bars of `symbol` came from, as told to `write`."""
@@ -132,19 +170,35 @@ class BarStore:
     def _path(self, symbol: str) -> Path:
         return self.root / f"{checked_symbol(symbol)}.parquet"
 
-    def _read_table(self, symbol: str) -> pa.Table:
+    def _open(self, symbol: str) -> pq.ParquetFile:
+        """The file of a symbol, of which only the footer has been read."""
         path = self._path(symbol)
         try:
-            table = pq.ParquetFile(path).read()
+            file = pq.ParquetFile(path)
         except FileNotFoundError as error:
             raise BadInput(
                 f"no bars of {symbol} in {self.root}: import them with `retrain import FILE`"
             ) from error
-        except pa.ArrowInvalid as error:
-            raise BadInput(f"{path} is no readable Parquet file ({error}): {_REIMPORT}") from error
-        if not table.schema.equals(_FILE_SCHEMA):
-            found = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._unreadable(symbol, error) from error
+        if not file.schema_arrow.equals(_FILE_SCHEMA):
+            found = ", ".join(f"{field.name} {field.type}" for field in file.schema_arrow)
             raise BadInput(f"{path} is no bars file, its columns are {found}: {_REIMPORT}")
+        return file
+
+    def _unreadable(self, symbol: str, error: Exception) -> Exception:
+        """What to raise for a file that Arrow could not read."""
+        if isinstance(error, OSError) and error.errno is not None:
+            return error  # the disk's fault, or the permissions'; Arrow's own have no number
+        where = self._path(symbol)
+        return BadInput(f"{where} is no readable Parquet file ({error}): {_REIMPORT}")
+
+    def _read_table(self, symbol: str) -> pa.Table:
+        try:
+            table = self._open(symbol).read()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._unreadable(symbol, error) from error
+        path = self._path(symbol)
         if any(column.null_count for column in table.columns):
             raise BadInput(f"{path} has empty values: {_REIMPORT}")
         return table

@@ -121,6 +121,30 @@ def session_close(calendar: str, session: pd.Timestamp) -> pd.Timestamp:
 
 
 @dataclass(frozen=True)
+class MonthEnd:
+    """Where a month ("YYYY-MM") ends by a calendar.
+
+    last_session: its last session. close: moment from which that session's bar can no longer
+    change, UTC.
+    """
+
+    month: str
+    last_session: pd.Timestamp
+    close: pd.Timestamp
+
+
+def month_end(calendar: str, month: str) -> MonthEnd:
+    """Return the end of `month` by `calendar`.
+
+    Raises BadInput for a malformed month, and where the calendar knows no session in it.
+    """
+    found = sessions(calendar, *_month_days(month))
+    if found.empty:
+        raise BadInput(f"calendar {calendar} has no session in {month}: choose another calendar")
+    return MonthEnd(month, found[-1], session_close(calendar, found[-1]))
+
+
+@dataclass(frozen=True)
 class MonthCut:
     """Where the knowledge of one month's partition ends.
 
@@ -179,9 +203,30 @@ def last_final_month(stored: pd.DatetimeIndex, calendar: str, *, symbol: str) ->
     return month_before(last) if cut.provisional else last
 
 
+def last_closed_month(
+    calendar: str, moment: pd.Timestamp, *, delay: pd.Timedelta, step: int = 1
+) -> MonthEnd:
+    """The latest month whose last session closed by `moment` (tz-aware), the delay added.
+
+    step: 3 to look at quarter months (March, June, September, December) alone.
+    """
+    month = f"{moment.tz_convert('UTC'):%Y-%m}"
+    while True:
+        if int(month[5:]) % step == 0:
+            end = month_end(calendar, month)
+            if end.close + delay <= moment:
+                return end
+        month = month_before(month)
+
+
 def month_before(month: str, count: int = 1) -> str:
     """The month that lies so many before one, both as "YYYY-MM"."""
     return str(pd.Period(month, freq="M") - count)
+
+
+def month_after(month: str, count: int = 1) -> str:
+    """The month that lies so many after one, both as "YYYY-MM"."""
+    return month_before(month, -count)
 
 
 def _month_days(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:

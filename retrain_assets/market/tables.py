@@ -252,7 +252,8 @@ def _by_symbol(
 def _symbol(name: str, path: Path, aliases: Mapping[str, str]) -> str:
     plain = name.strip().upper()
     try:
-        # Coins come as BTC/USD, and a slash would make a path.
-        return checked_symbol(aliases.get(plain, plain).replace("/", ""))
+        # Coins come as BTC/USD; with any other slash it is a path, which the check refuses.
+        pair = re.sub(r"^([A-Z0-9]+)/([A-Z0-9]+)$", r"\1\2", aliases.get(plain, plain))
+        return checked_symbol(pair)
     except BadInput as error:
         raise BadInput(f"{path}: {error}; name it with --symbol or in the symbol column") from error

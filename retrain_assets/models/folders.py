@@ -6,8 +6,10 @@ network's is an error with its name. Nothing but JSON and safetensors is read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,30 @@ def config_file(source: str, revision: str | None, *, checkpoints: Path) -> Path
     if revision is not None:
         return _downloaded(source, revision, files=[CONFIG]) / CONFIG
     return existing(local_folder(source, None, checkpoints=checkpoints), CONFIG)
+
+
+def source_digest(source: str, revision: str | None, *, checkpoints: Path) -> str:
+    """What tells a checkpoint from any other without loading it: its revision, or SHA-256 of files.
+
+    Raises CheckpointError if there is no such folder.
+    """
+    if revision is not None:
+        return f"{source}@{revision}"
+    folder = local_folder(source, None, checkpoints=checkpoints)
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _FILES for file in folder.glob(pattern)}):
+        known = file.stat()
+        digest.update(
+            f"{file.name} {_file_digest(file, known.st_size, known.st_mtime_ns)}".encode()
+        )
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, size: int, changed_ns: int) -> str:
+    """SHA-256 of a file, read again in this process only once its size or time has changed."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _downloaded(repository: str, revision: str, *, files: Sequence[str] = _FILES) -> Path:

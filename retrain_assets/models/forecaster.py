@@ -274,6 +274,13 @@ class ModelFamily(Protocol):
         """Window limits of a base without loading its weights. Raises BadInput if unknown."""
         ...
 
+    def base_digest(self, base: str, *, checkpoints: Path) -> str:
+        """What tells a base from any other without loading it: a digest of its files.
+
+        Raises BadInput if it is unknown, CheckpointError if its files are gone.
+        """
+        ...
+
     def load(self, base: str, *, checkpoints: Path, device: str) -> LoadedModel:
         """Load a base strictly, in evaluation mode, all weights frozen.
 

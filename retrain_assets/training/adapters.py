@@ -7,106 +7,43 @@ determines its content, so the same inputs give the same folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
 import json
-import platform
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets import __version__
-from retrain_assets.errors import BadInput, CheckpointError, RetrainError
+from retrain_assets.errors import BadInput, CheckpointError
 from retrain_assets.evaluation.splits import Split
-from retrain_assets.files import atomic_folder, checked_symbol, read_json, write_json
-from retrain_assets.market.calendar import month_before
+from retrain_assets.files import atomic_folder, sweep, turn, write_json
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import LoadedModel, family
+from retrain_assets.models.memory import WINDOW, fitting
 from retrain_assets.training.checkpoints import TrainingCheckpoint
 from retrain_assets.training.policy import TrainingPlan
+from retrain_assets.training.stored import AdapterRecord as AdapterRecord
+from retrain_assets.training.stored import ModelStore as ModelStore
+from retrain_assets.training.stored import library_versions as library_versions
+from retrain_assets.training.stored import made_by, parts, whole_record
 from retrain_assets.training.trainer import FitConfig, FitResult, Progress, fit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MONTH_LENGTH = len("2025-09")
-
 
 @dataclass(frozen=True)
-class AdapterRecord:
-    """What is known of a stored adapter; small enough to travel through the asset graph.
+class Trained:
+    """What came of a training. reused: the adapter was stored already, and nothing was trained."""
 
-    folder: relative to the model store. digest: of the adapter's weights. fingerprint: of the
-    base it belongs on. plan, split: as JSON. metrics: losses and counts of the fit; what was
-    measured by the clock stands apart under "measured". versions: of the libraries.
-    """
-
-    family: str
-    base: str
-    symbol: str
-    month: str
-    folder: str
-    digest: str
-    fingerprint: str
-    bars_hash: str
-    seed: int
-    plan: dict[str, Any]
-    split: dict[str, Any]
-    split_dates: dict[str, Any]
-    metrics: dict[str, Any]
-    versions: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> AdapterRecord:
-        """The record from its JSON; raises BadInput naming a field that is missing."""
-        missing = [f.name for f in fields(cls) if f.name not in value]
-        if missing:
-            raise BadInput(f"the adapter's record lacks {', '.join(missing)}: retrain it")
-        return cls(**{f.name: value[f.name] for f in fields(cls)})
-
-
-@dataclass(frozen=True)
-class ModelStore:
-    """The folder tree of adapters: family / month / symbol / one folder per content."""
-
-    root: Path
-
-    def partition_folder(self, family_name: str, month: str, symbol: str) -> Path:
-        """Where one partition's adapters lie; the names are checked before they become a path."""
-        if len(month) != _MONTH_LENGTH or not month.replace("-", "").isdigit():
-            raise BadInput(f"{month!r} is no month: write it as 2025-09")
-        return self.root / family(family_name).name / month / checked_symbol(symbol)
-
-    def latest(self, family_name: str, month: str, symbol: str) -> AdapterRecord | None:
-        """The adapter last written for a partition, None if there is none."""
-        pointer = self.partition_folder(family_name, month, symbol) / "latest.json"
-        if not pointer.exists():
-            return None
-        return AdapterRecord.from_json(read_json(pointer))
-
-    def previous(self, family_name: str, month: str, symbol: str) -> AdapterRecord | None:
-        """The adapter last written for the month before, None if there is none."""
-        return self.latest(family_name, month_before(month), symbol)
-
-    def path(self, record: AdapterRecord) -> Path:
-        """The folder of an adapter; raises CheckpointError if it is gone or leaves the store."""
-        folder = (self.root / record.folder).resolve()
-        if not folder.is_relative_to(self.root.resolve()):
-            raise CheckpointError(f"{record.folder} lies outside the model store {self.root}")
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"the adapter folder {folder} is gone: retrain {record.symbol} {record.month}"
-            )
-        return folder
+    record: AdapterRecord
+    reused: bool
 
 
 @dataclass(frozen=True)
@@ -145,26 +82,86 @@ class AdapterTraining:
         """The notes of an interrupted fit of this very adapter, empty if there is none."""
         return self._checkpoint({}).stored_notes()
 
+    def finished(self) -> AdapterRecord | None:
+        """This very adapter, if it is stored already and whole, its weights included."""
+        return self._stored()[0]
+
     def train(
-        self, *, report: Callable[[Progress], None], notes: dict[str, Any] | None = None
-    ) -> AdapterRecord:
+        self,
+        *,
+        report: Callable[[Progress], None],
+        notes: dict[str, Any] | None = None,
+        force: bool = False,
+    ) -> Trained:
         """Fit the adapter, or finish an interrupted fit, and store it.
 
-        report: called as the fit goes on. notes: JSON values to keep in the checkpoints.
-        Raises RetrainError if training diverges or the disk does not take the result; then
-        nothing half-written is left.
+        One that is stored already and whole is taken as it is. While another process trains this
+        very adapter, this one waits, and then takes that.
+
+        report: called as the fit goes on, and with messages. notes: JSON values to keep in the
+        checkpoints. force: train also what is stored already. Raises TrainingFailed if training
+        diverges or does not fit into memory, and CannotWrite if the disk does not take the result;
+        then nothing half-written is left.
         """
+
+        def say(message: str) -> None:
+            report(Progress(0, self.plan.epochs, 0, 0, math.nan, None, 0.0, 0.0, message=message))
+
         checkpoint = self._checkpoint(notes or {})
+        with self._turn(say):
+            found, damage = self._stored()
+            if damage:
+                say(f"{damage}: it is trained anew")
+            reused = found is not None and not force
+            if found and reused:
+                say(f"{self.folder} is complete already: nothing to train")
+                record = found
+            else:
+                record = self._trained(checkpoint, report)
+            self._point_to(record)
+            checkpoint.remove()
+        return Trained(record, reused)
+
+    @contextlib.contextmanager
+    def _turn(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Be the only one at this adapter; whoever died at it has left nothing then."""
+        parent = self.folder.parent
+        name = "-".join([*parent.relative_to(self.store.root).parts, self.folder.name])
+        lock = self.store.root / ".locks" / f"{name}.lock"
+        with turn(lock, waiting=lambda: say("another process is at this very adapter: waiting")):
+            parent.mkdir(parents=True, exist_ok=True)
+            sweep(parent)
+            yield
+
+    def _stored(self) -> tuple[AdapterRecord | None, str | None]:
+        """This very adapter if it is stored and whole, and what is wrong with it if it is not."""
+        if not self.folder.exists():
+            return None, None
+        try:
+            record = AdapterRecord.from_json(whole_record(self.folder))
+        except (BadInput, CheckpointError) as error:
+            return None, str(error)
+        known = (record.metrics.get("rung"), record.versions)
+        # Of another rung, or made by other code: nothing is wrong with it, but it is not this one.
+        return (record if known == (self.rung, made_by()) else None), None
+
+    def _trained(
+        self, checkpoint: TrainingCheckpoint, report: Callable[[Progress], None]
+    ) -> AdapterRecord:
         started = time.perf_counter()
         result = self._fit(checkpoint, report)
         weights = lora.adapter_weights(self.model.module)
         record = self._record(result, weights, time.perf_counter() - started)
-        try:
-            self._write(record, weights)
-        except _write_errors() as error:
-            raise _unwritable(self.folder, error) from error
-        checkpoint.remove()
+        with atomic_folder(self.folder) as partial:
+            lora.save(self.model.module, weights, partial, base_weights=self.model.base_weights)
+            for name, value in parts(record.to_json()).items():
+                write_json(partial / name, value)
         return record
+
+    def _point_to(self, record: AdapterRecord) -> None:
+        """Make it the partition's latest, unless it is a rung's."""
+        if self.rung is None:
+            self.store.point_to(record)
 
     def _fit(self, checkpoint: TrainingCheckpoint, report: Callable[[Progress], None]) -> FitResult:
         plan, own = self.plan, family(self.model.family)
@@ -176,14 +173,15 @@ class AdapterTraining:
             lora.set_adapter_weights(
                 self.model.module, lora.warm_weights(earlier, self.model.module)
             )
-        task = own.training_task(
-            self.model,
-            # What lies after the validation segment is not even handed over.
-            self.bars.iloc[: self.split.validation.stop],
-            train=self.split.train_windows(),
-            validation=self.split.validation_windows(),
-            loss=plan.loss,
-        )
+        with fitting(WINDOW):
+            task = own.training_task(
+                self.model,
+                # What lies after the validation segment is not even handed over.
+                self.bars.iloc[: self.split.validation.stop],
+                train=self.split.train_windows(),
+                validation=self.split.validation_windows(),
+                loss=plan.loss,
+            )
         config = FitConfig(
             epochs=plan.epochs,
             effective_batch=plan.effective_batch,
@@ -192,10 +190,7 @@ class AdapterTraining:
             patience=plan.patience,
             max_steps=self.max_steps,
         )
-        try:
-            return fit(self.model.module, task, config, checkpoint=checkpoint, report=report)
-        except _write_errors() as error:
-            raise _unwritable(checkpoint.folder, error) from error
+        return fit(self.model.module, task, config, checkpoint=checkpoint, report=report)
 
     def _record(
         self, result: FitResult, weights: dict[str, Tensor], seconds: float
@@ -219,19 +214,8 @@ class AdapterTraining:
                 "max_steps": self.max_steps,
                 "rung": self.rung,
             },
-            versions=library_versions(),
+            versions=made_by(),
         )
-
-    def _write(self, record: AdapterRecord, weights: dict[str, Tensor]) -> None:
-        with atomic_folder(self.folder) as partial:
-            form = self.model.base_weights
-            lora.save(self.model.module, weights, partial, base_weights=form)
-            write_json(partial / "plan.json", record.plan)
-            write_json(partial / "split.json", record.split | {"dates": record.split_dates})
-            write_json(partial / "metrics.json", record.metrics)
-            write_json(partial / "record.json", record.to_json())
-        if self.rung is None:
-            write_json(self.folder.parent / "latest.json", record.to_json())
 
 
 def prepare(
@@ -267,7 +251,8 @@ def prepare(
     if max_steps is not None and max_steps < 1:
         raise BadInput(f"max_steps is {max_steps}: give at least 1, or leave it out")
     store.partition_folder(family_name, month, symbol)
-    model = family(family_name).load(base, checkpoints=checkpoints, device=device)
+    with fitting(f"base {base}"):
+        model = family(family_name).load(base, checkpoints=checkpoints, device=device)
     if warm_start is not None and warm_start.fingerprint != model.fingerprint:
         raise CheckpointError(
             f"the adapter of {warm_start.month} was trained on another base "
@@ -352,13 +337,6 @@ def load_adapted(
     return model
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what computes the numbers, stored with every result."""
-    names = ("torch", "peft", "numpy", "pandas", "safetensors")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return found | {"python": platform.python_version(), "retrain_assets": __version__}
-
-
 def _metrics(
     result: FitResult, split: Split, weights: Mapping[str, Tensor], seconds: float
 ) -> dict[str, Any]:
@@ -373,22 +351,13 @@ def _metrics(
         "validations": state.validations,
         "step_losses": state.steps,
         "micro_batch": state.micro_batch,
+        "rollbacks": state.rollbacks,
+        "learning_rate_factor": state.rate_factor,
         "training_windows": len(split.train_windows().targets()),
         "trainable_parameters": sum(value.numel() for value in weights.values()),
-        "measured": {"seconds": seconds, "resumed_at_epoch": result.resumed_at_epoch},
+        "measured": {
+            "seconds": seconds,
+            "resumed_at_epoch": result.resumed_at_epoch,
+            "damaged_checkpoints": list(result.damage),
+        },
     }
-
-
-def _write_errors() -> tuple[type[Exception], ...]:
-    """What a full disk raises: Python's own error, or the one of the tensor library."""
-    from safetensors import SafetensorError
-
-    return (OSError, SafetensorError)
-
-
-def _unwritable(folder: Path, error: Exception) -> RetrainError:
-    reason = error.strerror if isinstance(error, OSError) else error
-    return RetrainError(
-        f"cannot write {folder}: {reason}. Free space there, or point "
-        "RETRAIN_HOME elsewhere, and run again: training goes on from its last checkpoint"
-    )

@@ -4,15 +4,17 @@ It knows neither adapters nor model families and keeps no global state: the modu
 loss (a `TrainingTask`), the checkpoint folder and the progress callback are arguments. What it
 trains is whatever the module marks as requiring gradients, so the same loop fits an adapter and
 pretrains a small base.
+
+A loss that is no number any more takes it back to the last good epoch, at half the learning rate.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +22,25 @@ from numpy.typing import NDArray
 
 from retrain_assets.errors import TrainingFailed
 from retrain_assets.models.forecaster import TrainingTask
+from retrain_assets.models.memory import WINDOW, fitting
+from retrain_assets.training.checkpoints import StoredFit, TrainingCheckpoint
+from retrain_assets.training.steps import (
+    NotFinite,
+    gradients,
+    own_random_state,
+    random_states,
+    require_finite,
+    schedule,
+    set_random_states,
+)
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-    from retrain_assets.training.checkpoints import TrainingCheckpoint
-
-LOWEST_RATE = 0.1
-"""Where the cosine decay ends, as a share of the peak learning rate."""
+MOST_ROLLBACKS = 2
+"""How often a fit may go back to its last good epoch before it is given up."""
+ROLLBACK_RATE = 0.5
+"""Factor on the learning rate for every time it did."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class FitConfig:
     patience: epochs without a better validation loss before the loop stops.
     max_steps: bound on optimizer steps, None for none; the schedule is laid out for it.
     clip_norm: gradients are scaled down to this global norm.
+    micro_batch: windows computed at once, None for all of a step; fewer where memory is short.
     """
 
     epochs: int
@@ -53,6 +66,7 @@ class FitConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,7 @@ class Progress:
     """One report of a running fit; `validation_loss` is set at the end of an epoch only.
 
     step_losses: the losses of the steps since the last end of an epoch, (step, name -> value).
+    message: something out of the ordinary, in words; then the rest only says where the fit stands.
     """
 
     epoch: int
@@ -79,7 +94,7 @@ class FitState:
     """Everything but the tensors that a resumed fit needs; stored as JSON in a checkpoint.
 
     steps: per optimizer step, its losses by name. validations: per epoch from 0 (before any
-    step), its validation losses by name.
+    step), its validation losses by name. rollbacks: times it went back to the last good epoch.
     """
 
     epoch: int = 0
@@ -89,6 +104,12 @@ class FitState:
     best_loss: float = math.inf
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
+    rollbacks: int = 0
+
+    @property
+    def rate_factor(self) -> float:
+        """What the learning rate has come down to, as a share of what was asked for."""
+        return ROLLBACK_RATE**self.rollbacks
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON values."""
@@ -102,12 +123,15 @@ class FitResult:
     weights: trainable tensors by parameter name, of the epoch with the lowest validation loss
         (epoch 0 is the start: if nothing improved on it, the start is what comes back).
     stopped: "epochs", "max_steps" or "early" (patience ran out).
+    resumed_at_epoch: the epoch an interrupted fit went on from, None if it began at the start.
+    damage: checkpoints that could not be used, in words.
     """
 
     weights: dict[str, Tensor]
     state: FitState
     stopped: str
     resumed_at_epoch: int | None
+    damage: tuple[str, ...] = ()
 
 
 def fit(
@@ -121,44 +145,38 @@ def fit(
     """Minimise the task's loss over the trainable parameters of `module`; it ends at the best.
 
     With a checkpoint folder, the state after every epoch is written whole; a fit that finds
-    one goes on from it and ends with the bit-identical weights on the CPU. Raises RetrainError
-    when the loss stops being finite.
+    one goes on from it and ends with the bit-identical weights on the CPU.
+
+    Raises TrainingFailed when the loss stops being finite again and again, or is not to begin
+    with; OutOfMemory when not one window fits into memory.
     """
     import torch
 
-    with _own_random_state(module):
+    with own_random_state(module):
         torch.manual_seed(config.seed)
         loop = _Loop(module, task, config, report)
-        resumed_at = loop.resume(checkpoint) if checkpoint else None
+        resumed_at, damage = loop.resume(checkpoint) if checkpoint else (None, [])
         if resumed_at is None:
-            loop.validate()
-        stopped = "epochs"
-        while loop.state.epoch < config.epochs:
-            loop.run_epoch()
+            loop.begin()
+        while (stopped := loop.stopped()) is None:
+            try:
+                loop.run_epoch()
+            except NotFinite as error:
+                loop.roll_back(error)
+            loop.keep()
             if checkpoint:
-                loop.save(checkpoint)
-            if config.max_steps is not None and loop.state.step >= config.max_steps:
-                stopped = "max_steps"
-                break
-            if loop.state.epoch - loop.state.best_epoch >= config.patience:
-                stopped = "early"
-                break
+                checkpoint.save(loop.good)
         loop.load_weights(loop.best)
-    return FitResult(loop.best, loop.state, stopped, resumed_at)
-
-
-@contextlib.contextmanager
-def _own_random_state(module: nn.Module) -> Iterator[None]:
-    """Give the caller its random state back afterwards, on the CPU and the module's device."""
-    import torch
-
-    devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)):
-        yield
+    return FitResult(loop.best, loop.state, stopped, resumed_at, tuple(damage))
 
 
 class _Loop:
-    """The mutable middle of `fit`: optimizer, schedule position, best weights so far."""
+    """The mutable middle of `fit`: optimizer, schedule position, best weights so far.
+
+    good: where it stood at the end of the last epoch, or at the start.
+    """
+
+    good: StoredFit
 
     def __init__(
         self,
@@ -179,7 +197,7 @@ class _Loop:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.state = FitState(micro_batch=config.effective_batch)
+        self.state = FitState(micro_batch=config.micro_batch or config.effective_batch)
         self.best = self.weights()
         self.steps_per_epoch = math.ceil(task.train_windows / config.effective_batch)
         planned = config.epochs * self.steps_per_epoch
@@ -198,8 +216,31 @@ class _Loop:
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
 
+    def begin(self) -> None:
+        """Score the start; raises TrainingFailed if that is no number before any step is taken."""
+        try:
+            self.validate()
+        except NotFinite as error:
+            raise TrainingFailed(
+                f"{error} before the first step: the base or the adapter it starts from is broken, "
+                "or the bars hold extreme prices; look at the bars, or choose another base"
+            ) from error
+        self.keep()
+
+    def stopped(self) -> str | None:
+        """Why the fit is over, None while it is not."""
+        state, config = self.state, self.config
+        if config.max_steps is not None and state.step >= config.max_steps:
+            return "max_steps"
+        if state.epoch - state.best_epoch >= config.patience:
+            return "early"
+        return "epochs" if state.epoch >= config.epochs else None
+
     def run_epoch(self) -> None:
-        """One pass over the training windows in an order drawn from (seed, epoch)."""
+        """One pass over the training windows in an order drawn from (seed, epoch).
+
+        Raises NotFinite when the loss is no number any more.
+        """
         self.state.epoch += 1
         first = self.state.step
         order = np.random.default_rng([self.config.seed, self.state.epoch])
@@ -209,7 +250,7 @@ class _Loop:
             if self.state.step >= self.total_steps:
                 break
             batch = rows[start : start + self.config.effective_batch]
-            self.state.steps.append(self._step_or_halve(batch))
+            self.state.steps.append(self._step(batch))
             self.state.step += 1
             if self.state.step % every == 0:
                 self._report(None, first)
@@ -219,134 +260,126 @@ class _Loop:
     def validate(self) -> None:
         """Score the validation windows and keep the weights if they are the best so far."""
         self.module.eval()
-        losses = self.task.validation(self.module)
-        self._refuse_infinite(losses, "validation")
+        with fitting(WINDOW):
+            losses = self.task.validation(self.module)
+        require_finite(losses, "validation loss")
         self.state.validations.append(losses)
         if losses["loss"] < self.state.best_loss:
             self.state.best_loss = losses["loss"]
             self.state.best_epoch = self.state.epoch
             self.best = self.weights()
 
-    def _step_or_halve(self, batch: NDArray[np.int64]) -> dict[str, float]:
-        """One optimizer step; on out-of-memory the micro-batch halves and the step is redone."""
-        import torch
-
-        while True:
-            random = _random_states(self.module)
-            try:
-                return self._step(batch)
-            except torch.OutOfMemoryError as error:
-                if self.state.micro_batch == 1:
-                    raise TrainingFailed(
-                        "one training window does not fit into the device's memory: "
-                        "shorten context_length or choose a smaller base"
-                    ) from error
-            # The failed attempt drew dropout masks; the redone step must draw the same ones.
-            _set_random_states(random, self.module)
-            self.state.micro_batch //= 2
-            torch.cuda.empty_cache()
-
     def _step(self, batch: NDArray[np.int64]) -> dict[str, float]:
+        """One optimizer step; where memory is short, in smaller parts of the same batch."""
         import torch
 
         self.module.train()
-        rate = self.config.learning_rate * _schedule(
-            self.state.step, self.total_steps, self.config.warmup
-        )
+        share = schedule(self.state.step, self.total_steps, self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for start in range(0, len(batch), self.state.micro_batch):
-            rows = batch[start : start + self.state.micro_batch]
-            share = len(rows) / len(batch)
-            losses = self.task.loss(self.module, rows)
-            torch.autograd.backward(losses["loss"] * share)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + share * float(value.detach())
-        self._refuse_infinite(sums, "training")
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.clip_norm)
-        self.optimizer.step()
-        return sums
-
-    def _refuse_infinite(self, losses: dict[str, float], what: str) -> None:
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise TrainingFailed(
-                f"the {what} loss is no longer finite at step {self.state.step} ({losses}): "
-                "lower the learning rate, or look for extreme prices in the bars"
+            group["lr"] = self.config.learning_rate * self.state.rate_factor * share
+        before = self.state.micro_batch
+        with fitting(WINDOW):
+            losses, self.state.micro_batch = gradients(self.module, self.task, batch, before)
+            parameters = list(self.parameters.values())
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+            require_finite({"norm": float(norm)}, "gradient")
+            self.optimizer.step()
+        if self.state.micro_batch < before:
+            self._say(
+                f"the memory takes {self.state.micro_batch} of {before} windows at once: their "
+                f"gradients are added up to the same {self.config.effective_batch} a step"
             )
+        return losses
+
+    def keep(self) -> None:
+        """Remember where the fit stands: weights, best weights, moments, random state, counts."""
+        moments = {
+            f"{name}/{key}": value.detach().clone()
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        state = self.state.to_json()
+        self.good = StoredFit(self.weights(), self.best, moments, random_states(self.module), state)
+
+    def roll_back(self, error: NotFinite) -> None:
+        """Go back to the last good epoch, at a lower rate; raises TrainingFailed if that was vain.
+
+        What it went back for counts from there on, so that it is not forgotten by a resumed fit.
+        """
+        failed, step = self.state, self.state.step
+        if failed.rollbacks == MOST_ROLLBACKS:
+            raise TrainingFailed(
+                f"{error} at step {step}, also at {failed.rate_factor:g} of the learning rate: "
+                "lower the learning rate, or look for extreme prices in the bars"
+            ) from error
+        self._restore(self.good)
+        self.state = replace(
+            self.state, rollbacks=failed.rollbacks + 1, micro_batch=failed.micro_batch
+        )
+        self._say(
+            f"{error} at step {step}: back to the end of epoch {self.state.epoch}, and on at "
+            f"{self.state.rate_factor:g} of the learning rate"
+        )
+
+    def _say(self, message: str) -> None:
+        self.report(replace(self._progress(math.nan), message=message))
 
     def _report(self, validation_loss: float | None, first: int) -> None:
         since = self.state.steps[first:]
         train_loss = float(np.mean([s["loss"] for s in since])) if since else math.nan
         numbered = tuple((first + i + 1, losses) for i, losses in enumerate(since))
         self.report(
-            Progress(
-                epoch=self.state.epoch,
-                epochs=self.config.epochs,
-                step=self.state.step,
-                steps=self.total_steps,
-                train_loss=train_loss,
+            replace(
+                self._progress(train_loss),
                 validation_loss=validation_loss,
-                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-                seconds=time.perf_counter() - self.started,
                 step_losses=numbered if validation_loss is not None else (),
             )
         )
 
-    def save(self, checkpoint: TrainingCheckpoint) -> None:
-        """Write weights, best weights, optimizer moments, random state and `FitState`."""
-        moments = {
-            f"{name}/{key}": value
-            for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state[parameter].items()
-        }
-        checkpoint.save(self.weights(), self.best, moments, _random_states(self.module), self.state)
+    def _progress(self, train_loss: float) -> Progress:
+        return Progress(
+            epoch=self.state.epoch,
+            epochs=self.config.epochs,
+            step=self.state.step,
+            steps=self.total_steps,
+            train_loss=train_loss,
+            validation_loss=None,
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            seconds=time.perf_counter() - self.started,
+        )
 
-    def resume(self, checkpoint: TrainingCheckpoint) -> int | None:
-        """Take up a stored fit; returns the epoch it had finished, None if there is none."""
-        stored = checkpoint.load()
-        if stored is None:
-            return None
+    def resume(self, checkpoint: TrainingCheckpoint) -> tuple[int | None, list[str]]:
+        """Take up a stored fit; returns the epoch it had finished, and which files were damaged.
+
+        The epoch is None where nothing is stored that is whole.
+        """
+        stored, damage = checkpoint.load()
+        if stored is not None:
+            self._restore(stored)
+            self.good = stored
+        if damage:
+            epoch = self.state.epoch
+            goes_on = f"goes on from epoch {epoch}" if stored else "starts anew"
+            self._say(f"the last checkpoint is damaged ({'; '.join(damage)}): training {goes_on}")
+        return (self.state.epoch if stored else None), damage
+
+    def _restore(self, stored: StoredFit) -> None:
         self.load_weights(stored.weights)
+        # On the device of the weights, and copies: the optimizer changes its moments in place.
         self.best = {n: stored.best[n].to(p.device) for n, p in self.parameters.items()}
+        self.optimizer.state.clear()
         for name, parameter in self.parameters.items():
             prefix = f"{name}/"
-            self.optimizer.state[parameter] = {
-                # AdamW keeps its step count on the CPU whatever the device of the weights.
-                key.removeprefix(prefix): value.to(parameter.device)
-                if value.ndim
-                else value.clone()
+            found = {
+                key.removeprefix(prefix): value.clone()
                 for key, value in stored.moments.items()
                 if key.startswith(prefix)
             }
-        _set_random_states(stored.random, self.module)
-        self.state = FitState(**stored.state)
-        return self.state.epoch
-
-
-def _schedule(step: int, total: int, warmup: float) -> float:
-    """Share of the peak rate at a step: linear warm-up, then cosine decay to LOWEST_RATE."""
-    rising = max(1, round(total * warmup))
-    if step < rising:
-        return (step + 1) / rising
-    done = (step - rising) / max(1, total - rising)
-    return LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _random_states(module: nn.Module) -> dict[str, torch.Tensor]:
-    import torch
-
-    states = {"cpu": torch.get_rng_state()}
-    for device in {p.device for p in module.parameters() if p.device.type == "cuda"}:
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_states(states: dict[str, torch.Tensor], module: nn.Module) -> None:
-    import torch
-
-    torch.set_rng_state(states["cpu"])
-    for device in {p.device for p in module.parameters() if p.device.type == "cuda"}:
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], device)
+            if found:
+                self.optimizer.state[parameter] = {
+                    # AdamW keeps its step count on the CPU whatever the device of the weights.
+                    key: value.to(parameter.device) if value.ndim else value.cpu()
+                    for key, value in found.items()
+                }
+        set_random_states({n: t.cpu() for n, t in stored.random.items()}, self.module)
+        self.state = FitState(**copy.deepcopy(stored.state))

@@ -30,12 +30,16 @@ GROUPS = (
         "guide_files": "promotion",
         "confirmation": "regression",
         "regression_report": "regression",
+        "month_report": "report",
     }
     | {f"{name}_adapter": "training" for name in families()}
     | {f"{name}_refined": "training" for name in families()}
     | {f"{name}_params": "search" for name in families()}
 )
-SUMMARIES = {"comparison_summary", "params_summary", "regression_report", "guide_files"}
+SUMMARIES = {
+    *("comparison_summary", "params_summary", "regression_report", "guide_files"),
+    "month_report",
+}
 LADDERS = {f"{name}_refined" for name in families()}
 
 
@@ -78,7 +82,10 @@ def test_the_graph_reads_as_the_pipeline(repository: dg.RepositoryDefinition) ->
     assert parents["live_performance"] == {"market_bars", "champion"}
     assert parents["confirmation"] == {"market_bars", "comparison", "champion"}
     assert parents["regression_report"] == {"comparison", "champion", "confirmation", *made}
-    assert parents["guide_files"] == SUMMARIES - {"guide_files"} | {"champion"}
+    told = SUMMARIES - {"guide_files", "month_report"}
+    assert parents["guide_files"] == told | {"champion"}
+    decided = {"comparison", "champion", "live_performance"}
+    assert parents["month_report"] == told | decided | adapters | searches
     assert parents["comparison_summary"] == {"comparison"}
     assert parents["params_summary"] == {*adapters, *searches}
 

@@ -117,6 +117,7 @@ def test_more_repetitions_tell_a_smaller_p() -> None:
         assert p == 1 / (repetitions + 1)
 
 
+@pytest.mark.long
 def test_how_often_chance_alone_looks_like_a_gain() -> None:
     """The bootstrap is liberal with 26 origins, and its documentation says by how much."""
     p_values = [

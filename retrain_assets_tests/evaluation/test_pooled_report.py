@@ -14,6 +14,7 @@ from retrain_assets.evaluation.pooled_report import (
     pooled_losses,
     pooled_skill,
     pooled_skills,
+    skill_over_months,
 )
 from retrain_assets.evaluation.report import StockRecord
 from retrain_assets_tests.evaluation.records import loss_record
@@ -161,6 +162,30 @@ def test_one_candidate_over_another_on_the_origins_of_both() -> None:
     ]
     found = pooled_skill(pooled_losses(records), "y", against="x")
     assert (found["skill"], found["origins"]) == (0.5, 1)
+
+
+def test_a_first_month_that_is_not_over_has_nothing_to_date() -> None:
+    record = loss_record("A", "2023-08", {"naive": [1.0], "x": [0.5]}, provisional=True)
+    found = month_statistics([record])
+    assert found["pooled"]["x"]["skill"] == 0.5
+    assert found["pooled_to_date"] == {}
+
+
+def test_skill_goes_on_from_month_to_month() -> None:
+    *before, last, other, new = history(8)
+    new["losses"]["test"]["y"] = new["losses"]["test"]["x"]
+    running = loss_record("A", "2023-07", {"naive": [1.0], "x": [9.0]}, provisional=True)
+    found = skill_over_months([last, other, new], [*before, running], ["x", "y", "z"])
+    assert [entry["month"] for entry in found["x"]] == [f"2023-{n:02d}" for n in range(1, 9)]
+    for entry in (found["x"][0], found["x"][6]):
+        records = [one for one in before if one["month"] <= entry["month"]]
+        assert entry["to_date"] == pooled_skill(pooled_losses(records), "x")
+        alone = [one for one in records if one["month"] == entry["month"]]
+        assert entry["skill"] == pooled_skill(pooled_losses(alone), "x")["skill"]
+    assert found["x"][-1]["to_date"]["months"] == 8
+    assert [entry["month"] for entry in found["y"]] == ["2023-08"]
+    assert "z" not in found
+    assert skill_over_months([running], [], ["x"]) == {}
 
 
 def test_a_record_without_losses_is_refused_by_name() -> None:

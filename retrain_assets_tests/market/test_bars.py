@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from retrain_assets.errors import BadInput
 from retrain_assets.market import bars as bars_module
-from retrain_assets.market.bars import BAR_COLUMNS, BarStore, content_hash
+from retrain_assets.market.bars import BAR_COLUMNS, BarStore, StoredBars, content_hash
 from retrain_assets.market.schema import validate, warnings
 from retrain_assets_tests.market.made import walk
 
@@ -50,6 +50,46 @@ def test_what_is_written_is_read_back(store: BarStore) -> None:
     assert store.symbols() == ["BRK.B"]
     assert store.has("BRK.B")
     assert not store.has("AAPL")
+
+
+def test_the_footer_tells_what_is_stored(store: BarStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = store.write("AAPL", walk(), source="some.csv")
+    assert list(store.sessions("AAPL")) == list(walk()["session"])
+    monkeypatch.setattr(pq.ParquetFile, "read", None)  # not a row is read
+    assert store.stored("AAPL") == StoredBars(written, 40, walk()["session"].iloc[-1])
+
+
+@pytest.mark.parametrize("options", [{"write_statistics": False}, {"row_group_size": 7}, {}])
+def test_a_file_of_other_origin_tells_the_same(store: BarStore, options: dict[str, object]) -> None:
+    written = store.write("AAPL", walk(), source="some.csv")
+    known = store.stored("AAPL")
+    table = pq.read_table(store.root / "AAPL.parquet")
+    if not options:
+        table = table.replace_schema_metadata({})
+    pq.write_table(table, store.root / "AAPL.parquet", **options)
+    assert store.stored("AAPL") == known
+    assert known.content_hash == written
+
+
+def test_what_is_no_bars_file_tells_nothing(store: BarStore) -> None:
+    store.write("AAPL", walk(), source="some.csv")
+    file = store.root / "AAPL.parquet"
+    whole, table = file.read_bytes(), pq.read_table(file)
+    foreign = {
+        "is no readable Parquet file": [b"", b"PAR1", whole[:-200], whole[:-40] + whole[-20:]],
+        "is no bars file": [table.drop_columns(["volume"])],
+        "holds no bar": [table.slice(0, 0)],
+    }
+    for words, contents in foreign.items():
+        for content in contents:
+            if isinstance(content, bytes):
+                file.write_bytes(content)
+            else:
+                pq.write_table(content, file)
+            with pytest.raises(BadInput, match=words):
+                store.stored("AAPL")
+    with pytest.raises(BadInput, match="no bars of MSFT"):
+        store.stored("MSFT")
 
 
 def test_the_same_bars_make_the_same_file(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from retrain_assets.errors import BadInput
 from retrain_assets.market.calendar import (
     MonthCut,
+    MonthEnd,
+    last_closed_month,
+    month_after,
+    month_before,
     month_cut,
+    month_end,
     next_sessions,
     session_close,
     sessions,
@@ -153,3 +158,41 @@ def test_a_cut_is_the_last_stored_bar_of_its_month(keep: set[int], month: int) -
     # What is stored later in time changes nothing but whether the month is over.
     only = month_cut(*(arguments[0], stored[stored <= cut.cut], "XNYS"), symbol="A")
     assert (only.cut, only.last_session) == (cut.cut, cut.last_session)
+
+
+def utc(text: str) -> pd.Timestamp:
+    return pd.Timestamp(text, tz="UTC")
+
+
+def test_a_month_ends_with_the_close_of_its_last_session() -> None:
+    assert month_end("XNYS", "2023-09") == MonthEnd(
+        "2023-09", day("2023-09-29"), utc("2023-09-29 20:00")
+    )
+    assert month_end("XNYS", "2024-11").close == utc("2024-11-29 18:00")  # half a day, in winter
+    assert month_end("24/7", "2024-02").close == utc("2024-03-01")
+    with pytest.raises(BadInput, match="malformed"):
+        month_end("XNYS", "2024-13")
+
+
+@given(
+    minutes=st.integers(0, 3 * 365 * 24 * 60),
+    hours=st.integers(0, 240),
+    step=st.sampled_from([1, 3]),
+    calendar=st.sampled_from(["XNYS", "24/7"]),
+)
+def test_the_last_closed_month_is_the_latest(
+    minutes: int, hours: int, step: int, calendar: str
+) -> None:
+    moment = utc("2021-01-01") + pd.Timedelta(minutes=minutes)
+    delay = pd.Timedelta(hours=hours)
+    found = last_closed_month(calendar, moment, delay=delay, step=step)
+    assert found == month_end(calendar, found.month)
+    assert found.close + delay <= moment
+    assert month_end(calendar, month_after(found.month, step)).close + delay > moment
+    assert int(found.month[5:]) % step == 0
+
+
+def test_months_are_counted_over_the_year() -> None:
+    assert month_after("2023-12") == "2024-01"
+    assert month_after("2023-09", 3) == "2023-12"
+    assert month_before("2024-01") == "2023-12"

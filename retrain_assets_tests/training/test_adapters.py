@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retrain_assets.errors import BadInput, CheckpointError, RetrainError
+from retrain_assets.errors import BadInput, CheckpointError, OutOfMemory, TrainingFailed
 from retrain_assets.evaluation.splits import make_split
 from retrain_assets.files import read_json
 from retrain_assets.models import lora
 from retrain_assets.models.forecaster import ModelLimits, Window, family
 from retrain_assets.training import adapters
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.trainer import Progress
 from retrain_assets_tests.tiny import random_walk, write_base
 
 N_BARS = 330
@@ -90,7 +86,7 @@ def stored(once: Stored, tmp_path: Path) -> Stored:
 
 
 def train(training: adapters.AdapterTraining) -> adapters.AdapterRecord:
-    return training.train(report=lambda progress: None)
+    return training.train(report=lambda progress: None).record
 
 
 def logits(module: torch.nn.Module) -> torch.Tensor:
@@ -234,62 +230,122 @@ def test_a_warm_start_that_has_seen_what_decides_is_refused(root: Path) -> None:
         prepared(root, warm_start=further)
 
 
-def test_a_full_disk_is_reported_and_leaves_nothing_half_written(root: Path) -> None:
-    training = prepared(root)
-    child = _child(root, extra="limit")
-    output, _ = child.communicate(timeout=120)
-    assert child.returncode == 3, output
-    assert "cannot write" in output
-    assert os.strerror(errno.EFBIG) in output
-    assert not training.folder.exists()
-    assert not list((root / "models").rglob("*.partial"))
-    assert train(prepared(root)).metrics["stopped"] == "epochs"
+def told_by(training: adapters.AdapterTraining, **how: bool) -> tuple[adapters.Trained, list[str]]:
+    """What came of a training, and what was said of it beside epochs."""
+    said: list[str] = []
+
+    def report(now: Progress) -> None:
+        said.extend([now.message] if now.message else [])
+
+    return training.train(report=report, **how), said
 
 
-def _child(root: Path, extra: str = "") -> subprocess.Popen[str]:
-    """A process that trains, printing a line at the end of every epoch."""
-    command = [sys.executable, "-m", "retrain_assets_tests.training.test_adapters", str(root)]
-    return subprocess.Popen([*command, extra], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "fit", lambda *_, **__: pytest.fail("it was trained"))
 
 
-@pytest.mark.parametrize(
-    "epoch", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)]
-)
-def test_a_killed_run_resumes_to_the_same_adapter(once: Stored, root: Path, epoch: int) -> None:
-    child = _child(root)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith(f"epoch {epoch + 1 if epoch < 3 else 3}"):
-            child.send_signal(signal.SIGKILL)
-            break
-    child.wait(timeout=60)
-    assert child.returncode == -signal.SIGKILL
-    resumed_training = prepared(root)
-    assert resumed_training.interrupted_notes() == {"mlflow_run": "r1"}
-    resumed = train(resumed_training)
-    assert resumed.metrics["measured"]["resumed_at_epoch"] in (epoch, epoch - 1)
-    whole_root, whole = once
-    assert without_clock(resumed) == without_clock(whole)
-    for name in FILES - {"metrics.json", "record.json"}:
-        ours = (root / "models" / resumed.folder / name).read_bytes()
-        assert ours == (whole_root / "models" / whole.folder / name).read_bytes(), name
+@pytest.mark.usefixtures("no_training")
+def test_a_stored_adapter_is_taken_and_not_trained_again(stored: Stored) -> None:
+    root, record = stored
+    assert prepared(root).finished() == record
+    trained, said = told_by(prepared(root))
+    assert trained == adapters.Trained(record, reused=True)
+    (told,) = said
+    assert told == f"{root / 'models' / record.folder} is complete already: nothing to train"
 
 
-def main(root: Path, extra: str) -> int:
-    """What the child process does: train, or train where no file may grow beyond 2 kB."""
-    training = prepared(root)
-    if extra == "limit":
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
-    try:
-        training.train(
-            report=lambda p: print(f"epoch {p.epoch}", flush=True), notes={"mlflow_run": "r1"}
-        )
-    except RetrainError as error:
-        print(error)
-        return 3
-    return 0
+@pytest.mark.usefixtures("no_training")
+def test_what_died_between_an_adapter_and_its_pointer_is_made_up_for(stored: Stored) -> None:
+    root, record = stored
+    partition = (root / "models" / record.folder).parent
+    (partition / "latest.json").write_text('{"of": "another time"}')
+    (partition / ".latest.json.0123456789ab.partial").write_text("{")
+    (partition / ".0123456789abcdef.0123456789ab.partial").mkdir()
+    (partition / f".{record.folder[-16:]}.training").mkdir()
+    told_by(prepared(root))
+    assert adapters.ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B") == record
+    assert {path.name for path in partition.iterdir()} == {record.folder[-16:], "latest.json"}
 
 
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+def test_a_stored_adapter_is_trained_again_when_that_is_asked_for(stored: Stored) -> None:
+    root, record = stored
+    trained, said = told_by(prepared(root), force=True)
+    assert (trained.reused, said) == (False, [])
+    assert without_clock(trained.record) == without_clock(record)
+
+
+def lacking(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def altered_weights(folder: Path) -> None:
+    weights = lora.read_weights(folder)
+    save_file({n: v + 1 for n, v in weights.items()}, folder / lora.WEIGHTS_FILE)
+
+
+def other_rank(folder: Path) -> None:
+    config = read_json(folder / "adapter_config.json")
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
+
+
+HARMS: list[tuple[str, Callable[[Path], None]]] = [
+    ("record.json", lambda folder: (folder / "record.json").write_text('{"family": "kron')),
+    ("record.json", lambda folder: (folder / "record.json").write_text("[]")),
+    ("adapter_model.safetensors", altered_weights),
+    ("adapter_model.safetensors", lacking("adapter_model.safetensors")),
+    ("adapter_config.json", other_rank),
+    ("base_weights.json", lacking("base_weights.json")),
+    ("metrics.json", lambda folder: (folder / "metrics.json").write_text("{}")),
+]
+
+
+@pytest.mark.parametrize(("name", "harm"), HARMS)
+def test_a_damaged_adapter_is_trained_anew(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, name: str, harm: Callable[[Path], None]
+) -> None:
+    root, record = stored
+    harm(root / "models" / record.folder)
+    assert prepared(root).finished() is None
+    begun: list[bool] = []
+
+    def training(*_: object, **__: object) -> None:
+        begun.append(True)
+        raise TrainingFailed("here it would be trained")
+
+    monkeypatch.setattr(adapters, "fit", training)
+    said: list[str] = []
+    with pytest.raises(TrainingFailed):
+        prepared(root).train(report=lambda now: said.append(now.message or ""))
+    assert begun == [True]
+    assert name in said[0]
+    assert said[0].endswith("it is trained anew")
+
+
+def test_a_damaged_adapter_ends_as_it_was(stored: Stored) -> None:
+    root, record = stored
+    altered_weights(root / "models" / record.folder)
+    trained, _ = told_by(prepared(root))
+    assert not trained.reused
+    assert without_clock(trained.record) == without_clock(record)
+    load(root, trained.record)
+
+
+def test_what_another_code_or_rung_has_made_is_not_taken(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = stored
+    assert prepared(root, rung="longer").finished() is None
+    monkeypatch.setattr("retrain_assets.training.stored.code_digest", lambda: "other")
+    assert prepared(root).finished() is None
+
+
+def test_a_base_that_does_not_fit_is_told_apart(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(family("kronos")), "load", short)
+    with pytest.raises(OutOfMemory, match="base tiny does not fit"):
+        prepared(root)

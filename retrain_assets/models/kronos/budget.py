@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from retrain_assets.errors import RetrainError
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
+from retrain_assets.models.memory import free_cached, is_out_of_memory
 
 LEAST_ROWS = 16
 MOST_ROWS = {"cpu": 1200, "cuda": 8192}
@@ -63,8 +64,8 @@ class RowBudget:
             return [result for part in parts for result in self.run(part, decode)]
         try:
             return [decode(rows)]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             if len(rows) <= LEAST_ROWS:
                 raise RetrainError(
@@ -74,8 +75,7 @@ class RowBudget:
         # The exception holds the tensors of the failed attempt, so this stands outside of it.
         # Beside other workers this attempt may be an older, larger one than theirs.
         self.limit = self._proven = min(self._proven, len(rows) // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached()
         return self.run(rows, decode)
 
 
@@ -123,9 +123,3 @@ def workers(device: torch.device) -> Iterator[Workers]:
             yield Workers(threads, pool.map)
     finally:
         torch.set_num_threads(threads)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch reports a failed allocation on the CPU as a RuntimeError like any other."""
-    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return named or "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from retrain_assets.models.folders import source_digest
 from retrain_assets.models.forecaster import (
     ExportLayout,
     Forecaster,
@@ -77,6 +78,15 @@ class KronosFamily:
     def limits(self, base: str, *, checkpoints: Path) -> ModelLimits:
         """Longest window of a base, without loading it. Raises BadInput if it is unknown."""
         return ModelLimits(max_context=find_base(base, checkpoints=checkpoints).max_context)
+
+    def base_digest(self, base: str, *, checkpoints: Path) -> str:
+        """Of network and tokenizer, without loading them; errors as `ModelFamily`."""
+        entry = find_base(base, checkpoints=checkpoints)
+        network = source_digest(entry.model, entry.revision, checkpoints=checkpoints)
+        tokenizer = source_digest(
+            entry.tokenizer, entry.tokenizer_revision, checkpoints=checkpoints
+        )
+        return f"{network} {tokenizer}"
 
     def load(self, base: str, *, checkpoints: Path, device: str) -> LoadedModel:
         """Load network (`module`) and tokenizer (`companion`), evaluation mode, weights frozen.

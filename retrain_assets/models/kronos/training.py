@@ -25,6 +25,7 @@ from retrain_assets.models.kronos.cache import PrefixCache, RowCache
 from retrain_assets.models.kronos.forecaster import network_of
 from retrain_assets.models.kronos.preprocess import CLOSE, features, time_features
 from retrain_assets.models.kronos.tokenizer import KronosTokenizer
+from retrain_assets.models.memory import with_less
 from retrain_assets.training.losses import LOSSES, point_loss
 from retrain_assets.training.windows import cut_windows, kept_targets, normalise_windows
 
@@ -33,7 +34,7 @@ POINT_WEIGHT = 0.5
 PROBES = 2
 """Pairs of random directions that estimate the variance of a decoded forecast."""
 CHUNK = 32
-"""Windows encoded or validated at once."""
+"""Windows encoded or validated at once, where memory takes them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class KronosTrainingTask:
         self.train = tokenise(self.tokenizer, bars, train, self.device)
         self.held_out = tokenise(self.tokenizer, bars, validation, self.device)
         self.train_windows = len(self.train.s1)
+        self._at_once = CHUNK
 
     def loss(self, module: nn.Module, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Mean loss of some training windows: cross-entropy at all positions, point loss."""
@@ -113,13 +115,17 @@ class KronosTrainingTask:
         """Mean loss over the validation windows, scored at their target positions alone.
 
         Causal, since the network is so in evaluation mode too, and without noise: the probes
-        of the variance are drawn from a fixed seed.
+        of the variance are drawn from a fixed seed. Fewer windows at once where memory is short.
         """
+        losses, self._at_once = with_less(lambda n: self._validation(module, n), self._at_once)
+        return losses
+
+    def _validation(self, module: nn.Module, at_once: int) -> dict[str, float]:
         probe = torch.Generator().manual_seed(0)
         sums: dict[str, float] = {}
         total = float(self.held_out.kept.sum())
-        for start in range(0, len(self.held_out.s1), CHUNK):
-            batch = self.held_out.rows(slice(start, start + CHUNK), self.device)
+        for start in range(0, len(self.held_out.s1), at_once):
+            batch = self.held_out.rows(slice(start, start + at_once), self.device)
             losses = self._losses(module, batch, context_too=False, probe=probe)
             share = float(batch.kept.sum()) / total
             for name, value in losses.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from retrain_assets.models.folders import source_digest
 from retrain_assets.models.forecaster import (
     ExportLayout,
     Forecaster,
@@ -76,6 +77,11 @@ class TotoFamily:
 
         path = config_file(entry.model, entry.revision, checkpoints=checkpoints)
         return ModelLimits(entry.max_context, read_config(path).patch_size)
+
+    def base_digest(self, base: str, *, checkpoints: Path) -> str:
+        """Of the network, without loading it; errors as `ModelFamily`."""
+        entry = find_base(base, checkpoints=checkpoints)
+        return source_digest(entry.model, entry.revision, checkpoints=checkpoints)
 
     def load(self, base: str, *, checkpoints: Path, device: str) -> LoadedModel:
         """Load a network, evaluation mode, weights frozen.

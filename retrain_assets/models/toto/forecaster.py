@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from retrain_assets.models.forecaster import (
     Window,
 )
 from retrain_assets.models.inputs import common_shape, evaluating, unwrapped
+from retrain_assets.models.memory import WINDOW, fitting, with_less
 from retrain_assets.models.toto.checkpoint import Network
 from retrain_assets.models.toto.reading import Points, read
 from retrain_assets.models.toto.series import VARIATES, Series, in_units, variates
@@ -40,7 +41,8 @@ class TotoForecaster:
     """Forecasts closes in closed form; implements `Forecaster`.
 
     paths: drawn by Toto 1 for steps beyond its patch. windows_at_once: read together; None takes
-        one on the CPU, so that a forecast has the same bits in any company, else 16.
+        one on the CPU, so that a forecast has the same bits in any company, else 16. It halves
+        where memory does not suffice.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class TotoForecaster:
         A window longer than a setting's context_length, or than a whole number of patches, is
         cut at its old end. Raises BadInput for settings out of range, for windows of different
         shapes, for a bar that is not a number, and for a context that is shorter than a patch
-        or does not fit beside the steps.
+        or does not fit beside the steps; OutOfMemory when not one window fits into memory.
         """
         started = time.perf_counter()
         parsed = [TotoSettings.parse(one) for one in settings]
@@ -95,9 +97,10 @@ class TotoForecaster:
             series = self._series(windows, past)
             members = [i for i, own in enumerate(pasts) if own == past]
             taus = dict.fromkeys(parsed[i].temperature for i in members)
-            for start in range(0, len(windows), self.windows_at_once):
-                rows = slice(start, start + self.windows_at_once)
-                found = self._read(series.values[rows], windows[rows], tuple(taus), steps, seed)
+            start = 0
+            while start < len(windows):
+                rows, found = self._read_some(start, series.values, windows, taus, steps, seed)
+                start = rows.stop
                 for i in members:
                     points = found[parsed[i].temperature]
                     mean[i, rows] = points.mean
@@ -134,6 +137,25 @@ class TotoForecaster:
         count = len(VARIATES) if companions else 1
         raw = [variates(window.bars.iloc[-length:])[:, :count] for window in windows]
         return in_units(np.stack(raw), context=length)
+
+    def _read_some(
+        self,
+        start: int,
+        values: np.ndarray,
+        windows: Sequence[Window],
+        taus: Iterable[float],
+        steps: int,
+        seed: int,
+    ) -> tuple[slice, dict[float, Points]]:
+        """As many windows from `start` on as are read at once; fewer where memory is short."""
+
+        def some(at_once: int) -> dict[float, Points]:
+            rows = slice(start, start + at_once)
+            return self._read(values[rows], windows[rows], tuple(taus), steps, seed)
+
+        with fitting(WINDOW):
+            found, self.windows_at_once = with_less(some, self.windows_at_once)
+        return slice(start, start + self.windows_at_once), found
 
     @torch.inference_mode()
     def _read(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.forecaster import WindowRange
+from retrain_assets.models.memory import with_less
 from retrain_assets.models.toto.checkpoint import Network
 from retrain_assets.models.toto.forecaster import network_of
 from retrain_assets.models.toto.objective import Batch, losses, padded
@@ -31,7 +32,7 @@ ALONE = 0.5
 SHORTEST_CUT = 0.5
 """Least share of the context's patches that is shown before a horizon is masked."""
 CHUNK = 16
-"""Windows validated at once."""
+"""Windows validated at once, where memory takes them."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class TotoTrainingTask:
         self.train, self.held_out = train, validation
         self.point, self.device = loss, device
         self.train_windows = len(train)
+        self._at_once = CHUNK
 
     def loss(self, module: nn.Module, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """Mean loss over some training windows: the close alone in about half of them.
@@ -108,13 +110,18 @@ class TotoTrainingTask:
     def validation(self, module: nn.Module) -> dict[str, float]:
         """Mean loss over the targets of the validation windows, with and without companions.
 
-        Causal, and without noise: every window is cut where its context ends.
+        Causal, and without noise: every window is cut where its context ends. Fewer windows at
+        once where memory is short.
         """
+        found, self._at_once = with_less(lambda n: self._validation(module, n), self._at_once)
+        return found
+
+    def _validation(self, module: nn.Module, at_once: int) -> dict[str, float]:
         network = network_of(module)
         found = [
             losses(network, batch, loss=self.point)
-            for start in range(0, len(self.held_out), CHUNK)
-            for batch in self._held_out(network, slice(start, start + CHUNK))
+            for start in range(0, len(self.held_out), at_once)
+            for batch in self._held_out(network, slice(start, start + at_once))
         ]
         return {name: float(value) for name, value in _mean(found).items()}
 
