@@ -85,9 +85,7 @@ def _jobs(
     return [
         _job(RETRAIN_STOCK, per_stock, "One stock and month, from its bars to what is promoted."),
         _job(SEARCH_PARAMS, searches, "Inference parameters of adapters that are stored already."),
-        _job(
-            COMPARE_STOCK, [comparison], "What is stored of a stock, compared; nothing else."
-        ),
+        _job(COMPARE_STOCK, [comparison], "What is stored of a stock, compared; nothing else."),
         _job(REFINE_STOCK, refined, "The next rung of a stock's ladder, compared and decided on."),
         _job(
             PROMOTE_STOCK,

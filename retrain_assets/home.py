@@ -18,8 +18,12 @@ DAGSTER_PAGE = "http://127.0.0.1:3000"
 MLFLOW_PAGE = "http://127.0.0.1:5000"
 
 # Starting a run takes the imports of a new process; a machine that is very busy needs more than
-# Dagster's minute for them, and then a run would count as failed that has begun.
-_PATIENCE = {"DAGSTER_GRPC_TIMEOUT_SECONDS": "300"}
+# Dagster's minute for them, and then a run would count as failed that has begun. A backfill waits
+# for code that cannot be loaded at the moment, instead of failing for good.
+_PATIENCE = {
+    "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
+    "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
+}
 _EMBEDDED, _POSTGRES = "dagster", "dagster-postgres"
 # Added to the settings of an instance whose history is in PostgreSQL.
 _POSTGRES_STORAGE = """\

@@ -10,9 +10,11 @@ import contextlib
 import logging
 import logging.handlers
 import multiprocessing
+import os
+import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -26,6 +28,8 @@ from retrain_assets.work import Work
 
 if TYPE_CHECKING:
     import dagster as dg
+
+_TO_GIVE_UP = 30.0  # seconds
 
 _definitions: dg.Definitions
 """Set once in every worker process, by `_start`."""
@@ -93,6 +97,7 @@ def run_side_by_side(
 
     home: the data folder. listener: receives the progress records of all processes. A process
     that dies costs the stock it was running, whose next run goes on from its last checkpoint.
+    Ctrl-C ends them all.
     """
     waiting, running = deque(symbols), dict[Future[Outcome], tuple[str, Slot]]()
     idle = [Slot(home, device, listener) for _ in range(min(jobs, len(symbols)))]
@@ -114,9 +119,28 @@ def run_side_by_side(
                     )
                 idle.append(slot)
                 yield outcome
+    except KeyboardInterrupt:
+        _interrupt(running)
+        raise
     finally:
         for slot in (*idle, *(slot for _, slot in running.values())):
             slot.close()
+
+
+def _interrupt(running: Iterable[Future[Outcome]]) -> None:
+    """Let the processes give up their stocks, which marks the runs as failed.
+
+    A terminal's Ctrl-C has reached them already; one that was sent to this process alone has not.
+    """
+    _, busy = wait(running, timeout=_TO_GIVE_UP / 10)
+    if busy:
+        for worker in multiprocessing.active_children():
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)  # a child that has ended is not reaped before
+        _, busy = wait(busy, timeout=_TO_GIVE_UP)
+    if busy:
+        for worker in multiprocessing.active_children():
+            worker.kill()
 
 
 def _start(writer: Connection, home: Path, device: str) -> None:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from retrain_assets import files
 from retrain_assets.errors import RetrainError
 from retrain_assets.evaluation.trials import Trials
+from retrain_assets.market.calendar import sessions
 from retrain_assets.models import lora
 from retrain_assets.training import trainer
 from retrain_assets.work import Options
@@ -32,8 +33,13 @@ from retrain_assets_tests.finished import ran
 from retrain_assets_tests.installed import entered
 from retrain_assets_tests.training.test_adapters import prepared
 
-for heavy in ("mlflow", "peft", "statsforecast.models"):
+# What a run would import or lay out as it goes on.
+for heavy in (
+    *("exchange_calendars", "matplotlib.pyplot", "mlflow.store.tracking.sqlalchemy_store", "peft"),
+    *("pandera.pandas", "scoringrules", "statsforecast.models", "utilsforecast.losses"),
+):
     importlib.import_module(heavy)
+sessions("XNYS", pd.Timestamp("2023-08-01"), pd.Timestamp("2023-08-31"))
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
@@ -66,15 +72,15 @@ def retrain(
     root: Path,
     work: Options,
     *,
-    kill_at: int | None = None,
+    die: tuple[str, int] | None = None,
     moments: Path | None = None,
     zone: str | None = None,
     clock: float = 0.0,
 ) -> None:
     """Run one stock through the whole pipeline in the data folder `root`.
 
-    kill_at: number of the moment to die at, from 1. moments: file that lists all moments. zone:
-    the local time zone. clock: seconds by which the clock is wrong.
+    die: at which of the moments that begin with these words, counted from 1. moments: file that
+    lists all moments. zone: the local time zone. clock: seconds by which the clock is wrong.
     """
     with pytest.MonkeyPatch.context() as patch:
         if zone:
@@ -83,7 +89,7 @@ def retrain(
         if clock:
             _set_clock(patch, clock)
         home = entered(root, patch)
-        _watch(patch, kill_at, moments)
+        _watch(patch, die, moments)
         (outcome,) = ran(home, "AAA", work=work).values()
     if outcome.failures:
         raise SystemExit(f"it failed: {outcome.failures}")
@@ -95,16 +101,15 @@ def _set_clock(patch: pytest.MonkeyPatch, seconds: float) -> None:
     patch.setattr(time, "time_ns", lambda: right_ns() + int(seconds * 1e9))
 
 
-def _watch(patch: pytest.MonkeyPatch, kill_at: int | None, moments: Path | None) -> None:
+def _watch(patch: pytest.MonkeyPatch, die: tuple[str, int] | None, moments: Path | None) -> None:
     """Count the moments at which a kill is worth a look, and die at one of them."""
     count = itertools.count(1)
 
     def moment(what: str, last: Callable[[], None] = lambda: None) -> None:
-        number = next(count)
         if moments:
             with moments.open("a") as listed:
                 listed.write(f"{what}\n")
-        if number == kill_at:
+        if die and what.startswith(die[0]) and next(count) == die[1]:
             last()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -161,7 +166,9 @@ def _content(file: Path) -> Any:
         return frame.to_csv(float_format="%.17g"), str(frame.dtypes)
     if file.suffix == ".safetensors":
         return {name: t.numpy().tobytes() for name, t in sorted(load_file(file).items())}
-    return re.sub(r" +(\d+ ms|[\d.]+ s\b)?", " ", file.read_text(encoding="utf-8"))  # latencies, in columns
+    return re.sub(
+        r" +(\d+ ms|[\d.]+ s\b)?", " ", file.read_text(encoding="utf-8")
+    )  # latencies, in columns
 
 
 def _timeless(value: Any) -> Any:

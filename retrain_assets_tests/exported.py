@@ -38,20 +38,24 @@ def trained(
     split = make_split(
         count, context=made.context, horizon=made.horizon, holdout_days=7, limits=limits
     )
-    return adapters.prepare(
-        family_name=name,
-        base="tiny",
-        symbol=symbol,
-        month=month,
-        bars=made_bars(count, seed=seed),
-        plan=made,
-        split=split,
-        seed=seed,
-        store=adapters.ModelStore(home.models),
-        checkpoints=home.checkpoints,
-        device="cpu",
-        max_steps=steps,
-    ).train(report=lambda progress: None).record
+    return (
+        adapters.prepare(
+            family_name=name,
+            base="tiny",
+            symbol=symbol,
+            month=month,
+            bars=made_bars(count, seed=seed),
+            plan=made,
+            split=split,
+            seed=seed,
+            store=adapters.ModelStore(home.models),
+            checkpoints=home.checkpoints,
+            device="cpu",
+            max_steps=steps,
+        )
+        .train(report=lambda progress: None)
+        .record
+    )
 
 
 def zero_shot(adapter: adapters.AdapterRecord) -> Version:

@@ -472,6 +472,7 @@ def test_a_longer_look_is_shown_in_the_report_and_has_its_bounds(own: Home, caps
             assert found["mae_pct"][f"{family}.{rival}"] == pytest.approx(own_mae, rel=1e-9)
 
 
+@pytest.mark.long
 def test_the_ladder_is_climbed_a_rung_at_a_time_until_it_ends(own: Home, capsys: Capsys) -> None:
     drop_kronos(own)
     folder = own.models / "toto" / AUGUST / STOCK

@@ -48,8 +48,8 @@ def gone(processes: list[psutil.Process], seconds: float = 60) -> bool:
     [
         ("starter", signal.SIGKILL, False),
         ("starter", signal.SIGKILL, True),
-        ("starter", signal.SIGTERM, False),
-        ("starter", signal.SIGINT, False),
+        pytest.param("starter", signal.SIGTERM, False, marks=pytest.mark.long),
+        pytest.param("starter", signal.SIGINT, False, marks=pytest.mark.long),
         ("server", signal.SIGKILL, False),
     ],
 )

@@ -21,8 +21,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.setenv("RETRAIN_HOME", "")
-    monkeypatch.setenv("DAGSTER_GRPC_TIMEOUT_SECONDS", "")
-    monkeypatch.delenv("DAGSTER_GRPC_TIMEOUT_SECONDS")
+    for name in ("GRPC_TIMEOUT_SECONDS", "BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"):
+        monkeypatch.setenv(f"DAGSTER_{name}", "")
+        monkeypatch.delenv(f"DAGSTER_{name}")
     return folder
 
 

@@ -87,9 +87,14 @@ def test_the_command_makes_the_same_file_again_and_shows_it(
     assert report_of(searched).read_bytes() == report_of(finished_once.home).read_bytes()
 
 
-def test_scripts_are_told_what_people_are(
+def test_it_follows_what_changed_and_tells_scripts_as_well(
     searched: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    file = searched.assets / "champion" / MONTH / "AAA.json"
+    record = read_json(file)
+    record["pointer"]["decision"]["reason"] = "<b>another</b> reason"
+    file.write_text(json.dumps(record), encoding="utf-8")
+    (searched.results / "comparison_results" / MONTH / "BBB_forecasts.parquet").unlink()
     monkeypatch.setattr(webbrowser, "open", lambda address: False)
     code, out, err = retrain(capsys, "report", "--month", MONTH, "--open", "--json")
     answer = json.loads(out)
@@ -97,15 +102,6 @@ def test_scripts_are_told_what_people_are(
     assert answer["files"] == [str(report_of(searched))]
     assert (answer["month"], answer["opened"], len(answer["summary"])) == (MONTH, False, 3)
     assert "No browser was found: open the file yourself." in err
-
-
-def test_it_follows_what_changed_since(searched: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    file = searched.assets / "champion" / MONTH / "AAA.json"
-    record = read_json(file)
-    record["pointer"]["decision"]["reason"] = "<b>another</b> reason"
-    file.write_text(json.dumps(record), encoding="utf-8")
-    (searched.results / "comparison_results" / MONTH / "BBB_forecasts.parquet").unlink()
-    assert retrain(capsys, "report", "--month", MONTH)[0] == 0
     text = report_of(searched).read_text(encoding="utf-8")
     assert "&lt;b&gt;another&lt;/b&gt; reason" in text
     assert 'id="fan-AAA-title"' in text

@@ -14,24 +14,36 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from retrain_assets.files import read_json
 from retrain_assets.training import adapters
 from retrain_assets.work import Options, Search
 from retrain_assets_tests import children
+from retrain_assets_tests.installed import MONTH
 from retrain_assets_tests.tiny import write_base
 
 DAY = 86400.0
 SEARCH = Search(
     grid={"num_samples": (2,), "temperature": (0.6, 1.0), "top_k": (None,), "top_p": (None,)}
 )
-# Two epochs, one of them cut short; nothing goes live, which would write a copy to MLflow.
-SHORT = Options(("kronos",), bases={"kronos": "tiny"}, max_steps=20, search=SEARCH, live=False)
+
+
+class ToTheSearch(Options):
+    """A run that ends with the search."""
+
+    def assets(self) -> list[str]:
+        """All but what compares and decides."""
+        return [*super().assets()[: super().assets().index("comparison")]]
+
+
+# Two epochs, of which the second is cut short.
+SHORT = ToTheSearch(("kronos",), bases={"kronos": "tiny"}, max_steps=20, search=SEARCH)
 BOTH = Options(
     ("kronos", "toto"), bases={"kronos": "tiny", "toto": "tiny"}, max_steps=20, search=Search()
 )
@@ -68,38 +80,30 @@ def both(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbe
     return undisturbed(template, tmp_path_factory.mktemp("both"), BOTH)
 
 
-def in_the_second_epoch(moments: list[str]) -> int:
-    steps = [number for number, what in enumerate(moments, 1) if what == "step"]
-    return steps[17]
+KILLS = [
+    ("in the second epoch", ("step", 18)),
+    ("when an adapter's folder is full, but for the end of its last file", ("writing .record", 1)),
+    ("in the search", ("round", 2)),
+]
 
 
-def in_the_search(moments: list[str]) -> int:
-    return moments.index("round") + 1
-
-
-def in_an_adapters_last_file(moments: list[str]) -> int:
-    """The folder is full but for it, and what there is of it was written to a half."""
-    files = [number for number, what in enumerate(moments, 1) if what.startswith("writing .record")]
-    return files[0]
-
-
-@pytest.mark.parametrize("kill", [in_the_second_epoch, in_the_search, in_an_adapters_last_file])
-def test_a_killed_run_goes_on_and_ends_the_same(
-    short: Undisturbed, template: Path, tmp_path: Path, kill: Callable[[list[str]], int]
+def test_a_run_that_is_killed_again_and_again_ends_the_same(
+    short: Undisturbed, template: Path, tmp_path: Path
 ) -> None:
     """In another zone each time, and by a clock that jumps back by two days in between."""
     root = tmp_path / "data"
     shutil.copytree(template, root)
-    kill_at = kill(short.moments)
-    killed = children.done(
-        *(children.retrain, root, SHORT), kill_at=kill_at, zone="America/New_York", clock=DAY
-    )
-    assert killed == -signal.SIGKILL
-    assert bool(children.left_over(root)) == (kill is not in_the_search)
-    assert children.results(root).items() <= short.results.items(), "what can be seen is whole"
-    assert children.done(children.retrain, root, SHORT, zone="Asia/Tokyo", clock=-DAY) == 0
+    for (when, die), zone in zip(KILLS, ("America/New_York", "Asia/Tokyo", "UTC"), strict=True):
+        arguments = {"die": die, "zone": zone, "clock": DAY}
+        assert children.done(children.retrain, root, SHORT, **arguments) == -signal.SIGKILL, when
+        assert bool(children.left_over(root)) == (when != "in the search")
+        seen = children.results(root)  # which reads all that can be seen
+        assert seen.items() <= short.results.items(), when
+    assert children.done(children.retrain, root, SHORT, zone="Asia/Kolkata", clock=-DAY) == 0
     assert children.results(root) == short.results
     assert children.left_over(root) == []
+    record = read_json(root / "assets" / "kronos_adapter" / MONTH / "AAA.json")
+    assert record["metrics"]["measured"]["resumed_at_epoch"] == 2
 
 
 @pytest.mark.long
@@ -111,8 +115,8 @@ def test_a_run_killed_at_a_random_moment_goes_on_and_ends_the_same(
     root, drawn = tmp_path / "data", random.Random(draw)
     shutil.copytree(template, root)
     if draw % 3:
-        kill_at = drawn.randint(1, len(both.moments))
-        assert children.done(children.retrain, root, BOTH, kill_at=kill_at) == -signal.SIGKILL
+        die = ("", drawn.randint(1, len(both.moments)))
+        assert children.done(children.retrain, root, BOTH, die=die) == -signal.SIGKILL
     else:
         process = children.start(children.retrain, root, BOTH)
         process.join(drawn.uniform(0.1, 0.95) * both.seconds)
@@ -208,7 +212,7 @@ def test_two_adapters_of_one_partition_do_not_disturb_each_other(root: Path, who
     assert latest.to_json() == one["record"], "which was written last"
 
 
-@pytest.mark.parametrize("checkpoints_fit", [False, True])
+@pytest.mark.parametrize("checkpoints_fit", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_full_disk_is_told_and_what_was_done_is_gone_on_with(
     root: Path, whole: Path, checkpoints_fit: bool
 ) -> None:

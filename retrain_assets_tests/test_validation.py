@@ -195,6 +195,7 @@ def test_a_search_that_fails_stops_what_would_use_its_choice(home: Home) -> None
     assert reason.startswith("kronos_params: Kronos setting 'temperature' must be a number above 0")
 
 
+@pytest.mark.long
 def test_a_comparison_that_fails_leaves_the_search(home: Home) -> None:
     home.results.mkdir()
     (home.results / "comparison_results").write_text("in the way")

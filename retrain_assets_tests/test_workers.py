@@ -28,6 +28,7 @@ class Seen(logging.Handler):
         self.steps.append((step.symbol, step.asset))
 
 
+@pytest.mark.long
 def test_side_by_side_gives_what_one_after_the_other_gives(
     finished_once: Finished, home: Home
 ) -> None:

@@ -347,6 +347,7 @@ def ran_away(home: Home, tracking: Tracking, outage: Outage) -> tuple[Outcome, s
     return outcome, str(shown[-1]["model registry"].value)
 
 
+@pytest.mark.long
 def test_a_stock_runs_through_without_mlflow_and_is_logged_later(
     home: Home, tracking: Tracking, ran_away: tuple[Outcome, str], finished_once: Finished
 ) -> None:

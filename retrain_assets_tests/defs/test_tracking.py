@@ -41,6 +41,7 @@ with tracking_of(Path(sys.argv[1])).run("kronos", sys.argv[2], tags={"stock": sy
 """
 
 
+@pytest.mark.long
 def test_processes_that_start_together_share_one_database(tmp_path: Path) -> None:
     names = ["A", "B"]
     started = [

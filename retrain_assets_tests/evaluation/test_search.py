@@ -266,6 +266,7 @@ def test_a_forecast_that_is_not_finite_names_setting_and_origin() -> None:
         searched(GridForecaster(broken))
 
 
+@pytest.mark.long
 def test_the_best_of_many_without_skill_promises_what_it_does_not_keep() -> None:
     """192 settings, none better than another, on random walks where nothing beats naive.
 

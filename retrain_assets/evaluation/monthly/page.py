@@ -91,9 +91,13 @@ def _environment() -> Any:
 
 
 def _commands(text: str) -> Markup:
-    """Text in which what stands between backticks is set as code; all of it escaped."""
+    """Text in which what stands between backticks is set as code; all of it escaped.
+
+    A number and its percent sign stay on one line.
+    """
     from markupsafe import Markup, escape
 
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     parts = [
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
         for place, part in enumerate(text.split("`"))

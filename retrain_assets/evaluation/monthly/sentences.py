@@ -77,7 +77,7 @@ def _forecasts(facts: MonthFacts) -> Sentence:
     so_far = " so far, for the month is not over" if facts.provisional else ""
     text = f"{who} {'was' if one else 'were'} compared{so_far}: {_beaten(facts)}; {_pooled(facts)}."
     figure = f"{len(facts.sure)} of {count}"
-    return Sentence("Forecasts", figure, "better than naive, beyond chance", text)
+    return Sentence("Forecasts", figure, "surely better than naive", text)
 
 
 def _none_compared(known: int) -> str:

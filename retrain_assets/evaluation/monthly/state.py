@@ -93,8 +93,7 @@ def _regression(row: Mapping[str, Any]) -> list[Cell]:
 
 def troubles(facts: MonthFacts) -> Table:
     """What failed, is missing, stale or gone."""
-    columns = [Column("stock"), Column("what", wide=True), Column("state")]
-    columns.append(Column("why", wide=True))
+    columns = [Column("stock"), Column("what"), Column("state"), Column("why", wide=True)]
     rows: dict[str, list[list[Cell]]] = {}
     kinds = (("failures", "failed", "error"), ("stale", "stale", "why"))
     for kind, state, key in kinds:
@@ -103,7 +102,7 @@ def troubles(facts: MonthFacts) -> Table:
             cells = [Cell(row["asset"]), Cell(state, tone="bad"), Cell(first, lines=rest)]
             rows.setdefault(row["symbol"], []).append(cells)
     for row in facts.found("missing"):
-        cells = [Cell(", ".join(row["assets"])), Cell("missing", tone="bad"), Cell("was not made")]
+        cells = [Cell(lines=row["assets"]), Cell("missing", tone="bad"), Cell("was not made")]
         rows.setdefault(row["symbol"], []).append(cells)
     for row in facts.found("vanished"):
         rows.setdefault(row["symbol"], []).append([Cell("bars"), Cell("gone"), Cell(row["why"])])

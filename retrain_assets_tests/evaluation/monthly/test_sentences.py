@@ -90,7 +90,7 @@ def test_what_went_into_production_and_why_the_rest_did_not() -> None:
         "nothing changed, because the lead may be luck; 1 family's champion was replaced (AAA "
         "toto); now in production: toto for 1 stock and naive for 1 stock."
     )
-    assert figures(facts)[:2] == ["1 of 2 better than naive, beyond chance", "1 change"]
+    assert figures(facts)[:2] == ["1 of 2 surely better than naive", "1 change"]
 
 
 def test_a_winner_among_many_stocks_may_be_luck() -> None:
