@@ -9,7 +9,6 @@ card before. RETRAIN_COLD_RUNS=1 leaves it to Dagster.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import sys
@@ -18,7 +17,7 @@ from multiprocessing.context import BaseContext
 
 COLD_VARIABLE = "RETRAIN_COLD_RUNS"
 WARM = "Runs start warm from now on"
-"""What the code server's log says then."""
+"""What the code server says then."""
 _SERVER = "dagster._grpc.server"
 _OURS = (
     "retrain_assets.definitions",
@@ -75,7 +74,7 @@ def _warm_up(forking: BaseContext, warm: threading.Event) -> None:
     process.join()
     if process.exitcode == 0:
         warm.set()
-        logging.getLogger("dagster.code_server").info(WARM)
+        print(WARM, file=sys.stderr, flush=True)
 
 
 def _nothing() -> None:

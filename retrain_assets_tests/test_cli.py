@@ -115,6 +115,7 @@ def test_a_run_shows_progress_a_table_and_where_to_look(home: Home, retrain: Any
     assert status == {"AAA": "success", "SHORT": "failed"}
 
 
+@pytest.mark.long
 def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) -> None:
     (home.market / "AAA.parquet").unlink()
     shutil.copy(home.market / "SHORT.parquet", home.market / "AAA.parquet")
@@ -295,6 +296,7 @@ def test_options_out_of_range_are_usage_errors(home: Home, retrain: Any) -> None
     assert retrain("fly").code == 2
 
 
+@pytest.mark.long
 def test_validate_searches_what_is_stored_and_says_what_is_not(
     searched: Home, retrain: Any
 ) -> None:

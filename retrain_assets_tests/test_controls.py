@@ -24,7 +24,11 @@ WEEKDAY_MOVES = 0.06 * np.array([0.0, 1.0, -0.5, 0.6, -1.1])
 NOISE = 0.004
 bundled = pytest.mark.parametrize(
     ("name", "base"),
-    [("kronos", "nano"), ("toto", "nano"), pytest.param("toto", "nano-1", marks=pytest.mark.long)],
+    [
+        ("toto", "nano"),
+        pytest.param("kronos", "nano", marks=pytest.mark.long),
+        pytest.param("toto", "nano-1", marks=pytest.mark.long),
+    ],
 )
 
 
@@ -112,15 +116,7 @@ def test_positive_control_a_planted_pattern_is_learned(
     assert verdict.p_values[f"{name}.adapter"] < 0.01
 
 
-# The pattern costs more to learn, and says more: of Kronos it is the one that is always looked for.
-@pytest.mark.parametrize(
-    ("name", "base"),
-    [
-        ("toto", "nano"),
-        pytest.param("kronos", "nano", marks=pytest.mark.long),
-        pytest.param("toto", "nano-1", marks=pytest.mark.long),
-    ],
-)
+@bundled
 def test_negative_control_an_adapter_finds_nothing_in_a_random_walk(
     tmp_path: Path, name: str, base: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_folder_of_an_adapter_says_which_weights_it_adds_to(
         assert stored == {"base_weights": form}
 
 
+@pytest.mark.long
 def test_one_family_alone_is_retrained_with_the_same_result(
     done: tuple[Home, runs.Outcome],
 ) -> None:

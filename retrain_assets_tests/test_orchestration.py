@@ -23,7 +23,7 @@ from retrain_assets.defs.partitions import partition_key, register_stocks
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore
-from retrain_assets_tests.finished import Finished
+from retrain_assets_tests.finished import QUICK, Finished
 from retrain_assets_tests.installed import MONTH
 from retrain_assets_tests.test_launcher import SETTINGS, wait_for
 
@@ -40,12 +40,17 @@ def test_a_stock_is_played_back(
     monkeypatch.setattr("torch.nn.Module.__call__", lambda *_: pytest.fail("a model was run"))
     store = BarStore(home.market)
     store.write("P00", store.read("AAA"), source="made")
-    job = no_compute.build().resolve_job_def("retrain_stock")
-    chosen = [key for key in job.asset_layer.selected_asset_keys if "toto" not in str(key)]
     with dg.DagsterInstance.get() as instance:
         register_stocks(instance, ["P00"])
-        result = job.execute_in_process(
-            instance=instance, partition_key=partition_key(MONTH, "P00"), asset_selection=chosen
+        result = (
+            no_compute.build()
+            .resolve_job_def(QUICK.job)
+            .execute_in_process(
+                instance=instance,
+                partition_key=partition_key(MONTH, "P00"),
+                run_config=QUICK.run_config(),
+                asset_selection=[dg.AssetKey(name) for name in QUICK.assets()],
+            )
         )
     assert result.success
     passed = {check.check_name for check in result.get_asset_check_evaluations() if check.passed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from retrain_assets import __version__
@@ -77,6 +78,7 @@ def _other_versions(versions: Mapping[str, str]) -> str:
     )
 
 
+@cache  # for 25 stocks it would be looked up 500 times
 def _installed(name: str) -> str | None:
     own = {"python": platform.python_version(), "retrain_assets": __version__}
     if name in own:

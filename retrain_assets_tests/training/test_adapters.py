@@ -206,6 +206,7 @@ def test_wrong_inputs_are_refused_before_any_work(root: Path) -> None:
     assert not (root / "models").exists()
 
 
+@pytest.mark.long
 def test_a_warm_start_begins_where_the_earlier_adapter_ended(root: Path) -> None:
     july = train(prepared(root, month="2023-07"))
     store = adapters.ModelStore(root / "models")
