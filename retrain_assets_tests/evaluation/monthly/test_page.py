@@ -164,12 +164,11 @@ def test_commands_stand_as_they_are_to_be_typed() -> None:
     assert f"begin with <code>{command}</code>." in text
 
 
-def test_a_provisional_month_says_so() -> None:
-    over = Outline(page(month_of([record_of("AAA")])))
+def test_a_provisional_month_says_so(outline: Outline) -> None:
     seen = {"AAA": SeenBars(500, "2021-09-01", f"{MONTH}-14", True)}
     running = Outline(page(month_of([record_of("AAA", provisional=True)], bars=seen)))
     assert "not over yet: provisional" in running.text
-    assert "not over yet: provisional" not in over.text
+    assert "not over yet: provisional" not in outline.text
     assert f"as known at the close of {MONTH}-14" in running.text
 
 
