@@ -126,10 +126,16 @@ class ProductionStore:
             write_json(self._live(symbol), dict(record))
 
     def keep(self, record: Mapping[str, Any]) -> Path:
-        """Add a record to the decisions of its stock; returns its file, which is a new one."""
+        """Add a record to the decisions of its stock; returns its file.
+
+        The file is a new one, unless the newest record says the same but for when: a process that
+        was killed right after it kept a decision takes that decision once more.
+        """
         symbol = _checked(dict(record), "the record to keep")
         with self.lock(symbol):
             files = self._files(symbol)
+            if files and _timeless(read_json(files[-1])) == _timeless(record):
+                return files[-1]
             number = 1 + (int(files[-1].name.split("_")[0]) if files else 0)
             path = self._folder(symbol) / f"{number:06d}_{record['month']}.json"
             write_json(path, dict(record))
@@ -154,6 +160,10 @@ class ProductionStore:
         """Files of decisions in the order they were kept; whatever else lies there is not ours."""
         found = self._folder(symbol).glob("*.json")
         return sorted(file for file in found if _DECISION_FILE.fullmatch(file.name))
+
+
+def _timeless(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "decided_at"}
 
 
 def _version(value: dict[str, Any]) -> dict[str, Any]:

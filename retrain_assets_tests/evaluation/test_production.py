@@ -55,6 +55,15 @@ def test_what_is_put_into_production_is_read_back(store: ProductionStore) -> Non
     assert store.symbols() == ["AAPL", "NVDA"]
 
 
+def test_the_same_decision_taken_once_more_is_the_one_that_was_kept(store: ProductionStore) -> None:
+    first = store.keep(record(decided_at="2023-09-01T00:00:00+00:00"))
+    before = first.read_bytes()
+    assert store.keep(record(decided_at="2023-09-02T00:00:00+00:00")) == first
+    assert first.read_bytes() == before
+    other = store.keep(record(notes=["other"]))
+    assert store.keep(record()) not in (first, other), "only the newest can be the same one"
+
+
 def test_an_earlier_month_never_takes_the_place_of_a_later_one(store: ProductionStore) -> None:
     store.set_live(record("2023-08"))
     with pytest.raises(
