@@ -267,7 +267,8 @@ def test_the_pipeline_gives_the_same_as_on_sqlite(finished_once: Finished, switc
         assert instance.all_logs(outcome.run_id) == []
     client = mlflow.MlflowClient(build_resources(switched)["tracking"].uri)
     assert len(client.get_metric_history(tags["mlflow/kronos"], "train.loss")) == 3
-    assert client.get_model_version_by_alias("kronos-AAA", "champion").version == "1"
+    champion = client.get_model_version_by_alias("kronos-AAA", "champion")
+    assert int(champion.version) == 1  # text or a number, by the database
 
 
 def timeless(value: object) -> object:

@@ -45,10 +45,10 @@ class ToTheSearch(Options):
 # Two epochs, of which the second is cut short.
 SHORT = ToTheSearch(("kronos",), bases={"kronos": "tiny"}, max_steps=20, search=SEARCH)
 BOTH = Options(
-    ("kronos", "toto"), bases={"kronos": "tiny", "toto": "tiny"}, max_steps=20, search=Search()
+    ("kronos", "toto"), bases={"kronos": "tiny", "toto": "tiny"}, max_steps=20, search=SEARCH
 )
 RANDOM_KILLS = 30
-pytestmark = pytest.mark.timeout(900)  # a process each, on a machine that may be busy
+pytestmark = pytest.mark.timeout(1800)  # a process each, on a machine that may be busy
 
 
 @dataclass(frozen=True)
