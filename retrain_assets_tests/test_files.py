@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import resource
-import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,21 +21,9 @@ from retrain_assets.files import (
     write_json,
     write_text,
 )
+from retrain_assets_tests.full_disk import disk_that_takes
 
 LEFT = ".x.json.0123456789ab.partial"
-
-
-@contextlib.contextmanager
-def disk_that_takes(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder: Path) -> list[str]:

@@ -1,8 +1,4 @@
-import contextlib
 import json
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from retrain_assets.models.kronos.checkpoint import (
     local_folder,
     save_checkpoint,
 )
+from retrain_assets_tests.full_disk import disk_that_takes
 from retrain_assets_tests.models.kronos.cases import (
     TINY_NETWORK,
     TINY_TOKENIZER,
@@ -209,19 +206,6 @@ def test_the_fingerprint_is_of_names_shapes_types_and_values() -> None:
     assert of(b=same["b"], a=same["a"]) == digests[0]
     strided = torch.tensor([[1.0, 9.0], [2.0, 9.0]])[:, 0]
     assert of(a=strided, b=same["b"]) == digests[0]
-
-
-@contextlib.contextmanager
-def disk_that_takes(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(checkpoints: Path) -> None:
