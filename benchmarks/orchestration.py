@@ -159,10 +159,7 @@ class Server:
         until = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError, KeyError):
-                asked = (
-                    "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
-                )
-                entries = self.ask(asked)["workspaceOrError"]["locationEntries"]
+                entries = self.ask(_LOADED)["workspaceOrError"]["locationEntries"]
                 loaded = [entry["loadStatus"] for entry in entries] == ["LOADED"]
                 if loaded and (not self.side.warm or WARM in self._log.read_text()):
                     return

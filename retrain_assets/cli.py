@@ -25,7 +25,7 @@ from retrain_assets import options as option
 from retrain_assets.answers import BAD_INPUT, INTERRUPTED, Answer, alone_on_stdout, answered
 from retrain_assets.errors import RetrainError
 from retrain_assets.opened import opened, wrapped
-from retrain_assets.running import asked_for, run_and_show
+from retrain_assets.running import asked_for, captioned, run_and_show
 
 EPILOG = """\
 The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the CPU
@@ -122,7 +122,7 @@ def run(
         force=force,
     )
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-    caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
+    caption = captioned(asked, seed, search)
     return run_and_show(
         home, chosen, asked, options, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )
@@ -183,7 +183,7 @@ def validate(
         force=force,
     )
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-    caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
+    caption = captioned(asked, seed, search)
     return run_and_show(
         home, chosen, asked, work, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )

@@ -115,7 +115,7 @@ def _take(
     intake = Intake(
         home.inbox,
         BarStore(home.market),
-        lambda symbol: universe.stock(symbol, stored=[symbol]).calendar,
+        universe.calendar_of,
         universe.aliases,
         universe.operation.inbox.largest_mb,
     )

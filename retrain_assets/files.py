@@ -22,7 +22,8 @@ from typing import Any
 from retrain_assets.errors import BadInput, CannotWrite
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,15}")
-_PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.partial")
+PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.partial")
+"""Name of what is being written, or was when its writer was killed."""
 _UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST),
@@ -89,7 +90,7 @@ def sweep(folder: Path, name: str | None = None) -> list[Path]:
     What a living writer is at holds a lock, on this machine or another, and stays. Every write
     does this for its own name.
     """
-    found = {Path(entry.path): _PARTIAL.fullmatch(entry.name) for entry in os.scandir(folder)}
+    found = {Path(entry.path): PARTIAL.fullmatch(entry.name) for entry in os.scandir(folder)}
     named = [path for path, match in found.items() if match and name in (None, match["name"])]
     return [path for path in named if _abandoned(path)]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from retrain_assets import options as option
 from retrain_assets.answers import Answer
 from retrain_assets.opened import opened, output
-from retrain_assets.running import asked_for, run_and_show
+from retrain_assets.running import asked_for, captioned, run_and_show
 
 
 def compare(
@@ -109,7 +109,7 @@ def pipeline(
         force=force,
     )
     chosen, asked = asked_for(home, universe, stocks, priority, everything, month)
-    caption = "; ".join(filter(None, (f"month {asked}, seed {seed}", search.told())))
+    caption = captioned(asked, seed, search)
     answer = run_and_show(
         home, chosen, asked, options, caption=caption, device=device, jobs=jobs, quiet=no_progress
     )

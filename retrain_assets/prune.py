@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
 from retrain_assets import options as option
 from retrain_assets.answers import SUCCESS, Answer
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from retrain_assets.operation import Retention
     from retrain_assets.retention import Needed, Removal
     from retrain_assets.retention_runs import OldRun, RunHistory, TrackedHistory
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 @dataclass
@@ -201,7 +200,7 @@ def _show(found: Pruned, home: Home, apply: bool, *, freed: bool) -> None:
         say(console, f"{symbol} is left alone: {why}", indent=2)
     count = len(found.files) + len(found.runs) + len(found.tracked)
     done = "deleted" if apply else "would go; `retrain prune --apply` deletes it"
-    say(console, f"{count} in all, {_in_words(found.size)}: {done}" if count else "nothing to do")
+    say(console, f"{count} in all, {decimal(found.size)}: {done}" if count else "nothing to do")
     if found.tracked and not freed:
         say(console, "MLflow's server keeps deleted runs until `mlflow gc` is run there", indent=2)
 
@@ -213,24 +212,15 @@ def _lines(found: Pruned, home: Home) -> Iterator[tuple[str, Sequence[str]]]:
         yield (
             kind,
             [
-                f"{_named(one.path, home)} ({_in_words(one.size)}): {one.reason}"
+                f"{_named(one.path, home)} ({decimal(one.size)}): {one.reason}"
                 for one in found.files
                 if one.kind == kind
             ],
         )
     for kind, runs in (("run of Dagster", found.runs), ("run of MLflow", found.tracked)):
         if runs:
-            yield kind, [f"{one.id} ({_in_words(one.size)}): {one.reason}" for one in runs]
+            yield kind, [f"{one.id} ({decimal(one.size)}): {one.reason}" for one in runs]
 
 
 def _named(path: Path, home: Home) -> str:
     return str(path.relative_to(home.root))
-
-
-def _in_words(size: float) -> str:
-    """Bytes for people."""
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == _UNITS[0] else f"{size:.1f} {unit}"

@@ -17,12 +17,14 @@ from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.evaluation.production import ProductionStore
+from retrain_assets.files import PARTIAL
 from retrain_assets.home import Home
 from retrain_assets.market.bars import is_symbol
 from retrain_assets.market.calendar import month_before
 from retrain_assets.market.inbox import IMPORTED
 from retrain_assets.models.forecaster import families
 from retrain_assets.operation import Retention
+from retrain_assets.training.stored import LADDER_FILE, LATEST_FILE
 
 TRASH = ".trash"
 """Folder below each of the data folder's own, where what is deleted goes first."""
@@ -31,7 +33,7 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _ADAPTER = re.compile(r"[0-9a-f]{16}")
 # An adapter's folder as records write it: family/month/symbol/id.
 _MENTION = re.compile(r"[a-z0-9_]+/\d{4}-\d{2}/[A-Z0-9.\-]+/[0-9a-f]{16}")
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial")
+_BESIDE = (LATEST_FILE, LADDER_FILE)
 _TRAINING = ".training"
 _COMPARISONS = "comparison_results"
 _DAY = dt.timedelta(days=1)
@@ -184,7 +186,7 @@ def _superseded(home: Home, partition: Path, own: set[str], now: dt.datetime) ->
     """
     name, month, symbol = partition.parents[1].name, partition.parent.name, partition.name
     known = set(own)
-    for record in [partition / "latest.json", partition / "ladder.json"]:
+    for record in (partition / name for name in _BESIDE):
         if record.is_file():
             known |= _mentions(record.read_text(encoding="utf-8"))
     for record in _own_records(home, name, month, symbol):
@@ -202,7 +204,7 @@ def _left_over(home: Home, days: dt.timedelta, now: dt.datetime) -> Iterator[Rem
         for path in sorted(area.rglob(".*")):
             if any(part.endswith(_TRAINING) for part in path.parent.parts):
                 continue  # goes with the training
-            if _PARTIAL.fullmatch(path.name) and _age(path, now) > _DAY:
+            if PARTIAL.fullmatch(path.name) and _age(path, now) > _DAY:
                 yield from _removal("left over", path, "whoever wrote it was killed")
             elif path.name.endswith(_TRAINING) and _age(path, now) > days:
                 yield from _removal("left over", path, "a training that was never finished")
@@ -216,9 +218,7 @@ def _partitions(home: Home, symbol: str) -> list[Path]:
 
 def _records(home: Home, symbol: str) -> list[Path]:
     """Everything written about a stock's months that may mention an adapter."""
-    beside = [
-        p / name for p in _partitions(home, symbol) for name in ("latest.json", "ladder.json")
-    ]
+    beside = [p / name for p in _partitions(home, symbol) for name in _BESIDE]
     assets = home.assets.glob(f"*/*/{symbol}.json")
     compared = (home.results / _COMPARISONS).glob(f"*/{symbol}_comparison.json")
     return [file for file in [*beside, *assets, *compared] if file.is_file()]

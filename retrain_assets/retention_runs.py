@@ -21,7 +21,13 @@ import dagster as dg
 
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.refinement import refined_name
-from retrain_assets.defs.requests import BARS_TAG, FINAL_TAG, PARTITION_TAG, STOCK_TAG
+from retrain_assets.defs.requests import (
+    BARS_TAG,
+    FINAL_TAG,
+    PARTITION_TAG,
+    STOCK_TAG,
+    unfinished,
+)
 from retrain_assets.errors import RetrainError
 from retrain_assets.models.forecaster import families
 from retrain_assets.retention import Needed, size_of
@@ -61,8 +67,6 @@ class RunHistory:
 
     def unfinished_stocks(self) -> set[str]:
         """Stocks of which a run waits or is under way."""
-        from retrain_assets.defs.requests import unfinished
-
         return {key.split("|")[-1] for key in unfinished(self._instance)}
 
     def old(self, days: int, now: dt.datetime) -> Iterator[OldRun]:

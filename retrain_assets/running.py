@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retrain_assets.home import Home
     from retrain_assets.runs import Outcome
     from retrain_assets.universe import Selection, Universe
-    from retrain_assets.work import Work
+    from retrain_assets.work import Search, Work
 
 
 def asked_for(
@@ -46,6 +46,11 @@ def asked_for(
     )
     asked = month or last_complete_month(store, universe, chosen.symbols)
     return chosen, checked_month(asked, universe)
+
+
+def captioned(month: str, seed: int, search: Search) -> str:
+    """What the tables of a run say below: its month and seed, and what of its search departs."""
+    return "; ".join(filter(None, (f"month {month}, seed {seed}", search.told())))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from retrain_assets.universe import Universe
 
 _STYLES = {"failed": "bold red", "stale": "yellow", "missing": "yellow", "done": "green"}
-_NAMED = 6  # stocks that a note names
 
 
 def status(
@@ -125,6 +124,7 @@ def _notes(
     due: Mapping[str, Due],
 ) -> Iterator[str]:
     """What the table has no room for: reasons, runs, summaries, dates."""
+    from retrain_assets.defs.requests import shortened
     from retrain_assets.defs.states import WORST_FIRST
 
     reasons: dict[str, list[str]] = {}
@@ -138,7 +138,7 @@ def _notes(
             reasons.setdefault(stock.note, []).append(stock.symbol)
     if without_bars:
         reasons["no bars"] = list(without_bars)
-    yield from ("", *(f"{_named(symbols)}: {why}" for why, symbols in reasons.items()))
+    yield from ("", *(f"{shortened(symbols)}: {why}" for why, symbols in reasons.items()))
     for stock in states:
         yield from (f"{stock.symbol}: {_run_in_words(run)}" for run in stock.runs)
     if waiting := [name for name, pending in summaries.items() if pending]:
@@ -148,12 +148,6 @@ def _notes(
             f"Next by {calendar}: {following.following.month}, due "
             f"{following.at:%Y-%m-%d %H:%M %Z}, while `retrain ui` runs"
         )
-
-
-def _named(symbols: Sequence[str]) -> str:
-    more = len(symbols) - _NAMED
-    shown = ", ".join(symbols[:_NAMED])
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _run_in_words(run: RunState) -> str:

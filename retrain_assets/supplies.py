@@ -13,7 +13,6 @@ from retrain_assets.opened import opened, output
 
 if TYPE_CHECKING:
     from retrain_assets.training.trainer import Progress
-    from retrain_assets.universe import Stock
 
 
 def import_bars(
@@ -45,14 +44,11 @@ def import_bars(
 
     home, universe = opened()
 
-    def listed(name: str) -> Stock:
-        return universe.stock(name, stored=[name.upper()])
-
     results = import_files(
         files,
         BarStore(home.market),
-        calendar_of=lambda name: listed(name).calendar,
-        symbol=listed(symbol).symbol if symbol else None,
+        calendar_of=universe.calendar_of,
+        symbol=universe.stock(symbol, stored=[symbol.upper()]).symbol if symbol else None,
         aliases=universe.aliases,
         accept_jumps=accept_jumps,
         replace=replace,

@@ -142,6 +142,10 @@ class Universe(BaseModel):
             "and `calendar: 24/7` in universe.yaml first"
         )
 
+    def calendar_of(self, name: str) -> str:
+        """Calendar of a symbol whose bars are being imported: if it is not listed, a US stock's."""
+        return self.stock(name, stored=[name.upper()]).calendar
+
     def _by_name(self) -> dict[str, Stock]:
         return {
             name.upper(): stock for stock in self.stocks for name in (*stock.aliases, stock.symbol)

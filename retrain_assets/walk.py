@@ -147,11 +147,11 @@ def _done(instance: dg.DagsterInstance, home: Home, month: str, symbol: str, wor
     import dagster as dg
 
     from retrain_assets.defs.partitions import partition_key
-    from retrain_assets.defs.requests import WORK_TAG
+    from retrain_assets.defs.requests import PARTITION_TAG, WORK_TAG
     from retrain_assets.runs import work_digest
 
     key = str(partition_key(month, symbol))
-    filters = dg.RunsFilter(tags={"dagster/partition": key})
+    filters = dg.RunsFilter(tags={PARTITION_TAG: key})
     runs = instance.get_runs(filters, limit=1)
     return bool(
         runs

@@ -140,10 +140,10 @@ def _recipe(
     own: dict[str, Any],
 ) -> Recipe:
     """All that an adapter depends on; own: base, overrides and threads."""
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.stored import LATEST_FILE, AdapterRecord
 
     store = models.store()
-    latest = store.partition_folder(family.name, view.month, view.symbol) / "latest.json"
+    latest = store.partition_folder(family.name, view.month, view.symbol) / LATEST_FILE
     earlier = store.previous(family.name, view.month, view.symbol) if config.warm_start else None
 
     def files(record: dict[str, Any]) -> "list[Path]":

@@ -111,7 +111,7 @@ class _Look:
         taken = take_in(
             self._home.inbox,
             self._store,
-            calendar_of=lambda symbol: universe.stock(symbol, stored=[symbol.upper()]).calendar,
+            calendar_of=universe.calendar_of,
             aliases=universe.aliases,
             quiet_seconds=rules.quiet_seconds,
             largest_mb=rules.largest_mb,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from retrain_assets.defs.requests import PARTITION_TAG
+
 if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
     from dagster_shared.error import SerializableErrorInfo
@@ -24,11 +26,9 @@ def failures_of(
     assets: names to look for. A run that failed without naming an asset is told under "run",
     unless the partition's last run succeeded.
     """
-    filters = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/partition": str(key)}
-    )
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={PARTITION_TAG: str(key)})
     names, found = list(assets), dict[str, str]()
-    latest = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": str(key)}), limit=1)
+    latest = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: str(key)}), limit=1)
     healed = bool(latest) and latest[0].status == dg.DagsterRunStatus.SUCCESS
     for record in instance.get_run_records(filters, limit=_LOOKED_AT):
         reasons = _reasons(instance, record.dagster_run.run_id, names)

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
 from retrain_assets.defs.progress import failing_plainly
-from retrain_assets.defs.requests import shortened
+from retrain_assets.defs.requests import UNFINISHED, shortened
 from retrain_assets.defs.resources import Reports
 from retrain_assets.fetching import NO_FEED, configured, due_stocks
 from retrain_assets.market.bars import BarStore
@@ -31,13 +31,6 @@ _SECONDS = 600
 # Asked for again after a try that brought nothing: every hour at first, then less often.
 _SPACINGS = ((6, 1), (14 * 24, 6))
 _SPACING = 24
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 _Cursor = TypeAdapter(dict[str, str])
 
 
@@ -112,7 +105,7 @@ def fetch_bars_when_due(
     settings = universe.operation.feed
     if settings is None:
         return dg.SkipReason(NO_FEED)
-    running = dg.RunsFilter(job_name=FETCH_BARS, statuses=_UNDER_WAY)
+    running = dg.RunsFilter(job_name=FETCH_BARS, statuses=UNFINISHED)
     if context.instance.get_run_records(running, limit=1):
         return dg.SkipReason("bars are being fetched, the next look comes after that")
     now = _now()

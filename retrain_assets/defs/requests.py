@@ -23,15 +23,16 @@ WORK_TAG = "retrain/work"
 """Tag of a run: digest of what was asked for, and of what it worked with."""
 
 PARTITION_TAG = "dagster/partition"
+MONTH_TAG = "dagster/partition/month"
 STOCK_TAG = "dagster/partition/stock"
-# Whatever has begun, or may still begin by itself.
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+"""States of a run that is under way, or may still begin by itself."""
 _HASH_CHARACTERS = 12
 _PAGE = 500
 _HOLDOUT_DAYS = 7  # of a run that is asked for with its defaults
@@ -61,7 +62,7 @@ def retrain_request(
 
 def unfinished(instance: dg.DagsterInstance) -> set[str]:
     """Partition keys that have a run in the queue or under way."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
+    records = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
     tags = (record.dagster_run.tags.get(PARTITION_TAG) for record in records)
     return {key for key in tags if key}
 

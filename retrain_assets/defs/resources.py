@@ -111,8 +111,10 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         write_json(self._ladder_file(policy), ladder.to_json())
 
     def _ladder_file(self, policy: AdapterRecord) -> Path:
+        from retrain_assets.training.stored import LADDER_FILE
+
         store = self.store()
-        return store.partition_folder(policy.family, policy.month, policy.symbol) / "ladder.json"
+        return store.partition_folder(policy.family, policy.month, policy.symbol) / LADDER_FILE
 
 
 class Reports(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom

@@ -21,7 +21,7 @@ from retrain_assets.defs.failures import RUN, failures_of
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_and_symbol, partition_key
-from retrain_assets.defs.requests import PARTITION_TAG
+from retrain_assets.defs.requests import MONTH_TAG, PARTITION_TAG, UNFINISHED
 from retrain_assets.defs.staleness import (
     CHAMPION,
     COMPARISON,
@@ -34,7 +34,7 @@ from retrain_assets.errors import RetrainError
 from retrain_assets.evaluation.production import ProductionStore
 from retrain_assets.files import read_json
 from retrain_assets.market.bars import BarStore
-from retrain_assets.market.calendar import month_cut, session_close, sessions
+from retrain_assets.market.calendar import last_closed, month_cut, sessions
 from retrain_assets.models.forecaster import families
 
 if TYPE_CHECKING:
@@ -43,16 +43,9 @@ if TYPE_CHECKING:
 
 State = Literal["failed", "stale", "missing", "done"]
 WORST_FIRST: tuple[State, ...] = ("failed", "stale", "missing", "done")
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 BEGUN = ("market_bars", "baseline_metrics")
-_MONTH_TAG = "dagster/partition/month"
 _RUNS = 5000  # failed ones of a month that are looked at
+_last_closed = lru_cache(maxsize=64)(last_closed)  # asked for every stock
 # A month's summaries, and the assets they are made of.
 _SUMMARIES = {
     "comparison_summary": (COMPARISON,),
@@ -239,19 +232,10 @@ def _live(home: Home, symbol: str) -> Live | None:
 
 def _behind(stock: Stock, last: pd.Timestamp, now: pd.Timestamp) -> int:
     """Sessions after the last stored one that have closed."""
-    newest = _newest_closed(stock.calendar, now)
+    newest = _last_closed(stock.calendar, now)
     if newest <= last:
         return 0
     return len(sessions(stock.calendar, last, newest)) - 1
-
-
-@lru_cache(maxsize=64)
-def _newest_closed(calendar: str, now: pd.Timestamp) -> pd.Timestamp:
-    """The latest session that has closed."""
-    today = now.tz_convert("UTC").tz_localize(None).normalize()
-    recent = sessions(calendar, today - pd.Timedelta(days=15), today + pd.Timedelta(days=1))
-    closed = [session for session in recent if session_close(calendar, session) <= now]
-    return closed[-1] if closed else recent[0]
 
 
 def _stages(
@@ -294,6 +278,6 @@ def _under_way(instance: dg.DagsterInstance) -> dict[str, list[RunState]]:
 
 def _failed_in(instance: dg.DagsterInstance, month: str) -> set[str]:
     """Symbols of which a run of the month failed; whether that was mended is asked for these."""
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={_MONTH_TAG: month})
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={MONTH_TAG: month})
     runs = instance.get_runs(filters, limit=_RUNS)
     return {month_and_symbol(run.tags[PARTITION_TAG])[1] for run in runs}

@@ -27,6 +27,9 @@ _YEARS_AHEAD = (2, 5, 30)  # whole years after the current one
 # Calendar days that surely hold one more session, holidays and long weekends included.
 _DAYS_PER_SESSION = 2
 _SLACK_DAYS = 30
+# Days among which there is a session that has closed, whatever the holidays.
+_DAYS_BACK = 30
+_NO_DELAY = pd.Timedelta(0)
 
 
 @lru_cache(maxsize=16)
@@ -142,6 +145,23 @@ def month_end(calendar: str, month: str) -> MonthEnd:
     if found.empty:
         raise BadInput(f"calendar {calendar} has no session in {month}: choose another calendar")
     return MonthEnd(month, found[-1], session_close(calendar, found[-1]))
+
+
+def last_closed(
+    calendar: str, now: pd.Timestamp, *, delay: pd.Timedelta = _NO_DELAY
+) -> pd.Timestamp:
+    """The latest session of `calendar` that closed by `now` (tz-aware), the delay added.
+
+    Raises BadInput for a calendar that knows none of the month before.
+    """
+    today = now.tz_convert(zone(calendar)).tz_localize(None).normalize()
+    for session in sessions(calendar, today - pd.Timedelta(days=_DAYS_BACK), today)[::-1]:
+        if session_close(calendar, session) + delay <= now:
+            return pd.Timestamp(session)
+    raise BadInput(
+        f"calendar {calendar} has no session that closed in the {_DAYS_BACK} days before "
+        f"{now:%Y-%m-%d %H:%M} UTC: check the calendar, and the clock of this machine"
+    )
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.files import atomic_file
+from retrain_assets.files import write_text
 from retrain_assets.market.bars import BarStore
-from retrain_assets.market.calendar import next_sessions, session_close, sessions
-from retrain_assets.market.feeds import Feed, FeedBusy, FeedFailed, Instrument, last_closed
+from retrain_assets.market.calendar import last_closed, next_sessions, session_close, sessions
+from retrain_assets.market.feeds import Feed, FeedBusy, FeedFailed, Instrument
 from retrain_assets.market.inbox import (
     IMPORTED,
     QUARANTINE,
@@ -27,16 +27,18 @@ from retrain_assets.market.inbox import (
     holding,
     quarantined,
 )
-from retrain_assets.market.sources import ImportFailure, ImportReport, import_files
+from retrain_assets.market.sources import (
+    MEDIAN_TOLERANCE,
+    WORST_TOLERANCE,
+    ImportFailure,
+    ImportReport,
+    import_files,
+)
 
 # Sessions fetched of a stock without bars: over ten years, as the bundled stocks have.
 FIRST_SESSIONS = 2700
 # Days that hold so many sessions of any calendar.
 _DAYS_PER_SESSION = 1.6
-# Closes of common sessions off by more than this are adjusted otherwise, and a single one by more
-# than that is another's; as in `sources`.
-_TOLERANCE = 0.02
-_WORST_TOLERANCE = 0.25
 # Stored sessions that a history may lack and still take its place.
 _LOST = 5
 # A vendor that stays away for so many stocks running is not asked for the rest.
@@ -112,6 +114,7 @@ def due(
     delay_hours: from a session's close until it counts as closed. overlap_sessions: stored
     sessions that are fetched again. now: tz-aware.
     """
+    delay = pd.Timedelta(hours=delay_hours)
     closed: dict[str, pd.Timestamp] = {}
     found: list[Due] = []
     failed: dict[str, str] = {}
@@ -119,7 +122,7 @@ def due(
         calendar = instrument.calendar
         try:
             if calendar not in closed:
-                closed[calendar] = last_closed(calendar, now, delay_hours=delay_hours)
+                closed[calendar] = last_closed(calendar, now, delay=delay)
             stored = store.stored(instrument.symbol).last if store.has(instrument.symbol) else None
             if stored is None or stored < closed[calendar]:
                 count = FIRST_SESSIONS if stored is None else overlap_sessions
@@ -186,7 +189,7 @@ def fetch(wanted: Due, feed: Feed, store: BarStore, inbox: Path) -> Fetched:
             return Fetched(symbol, 0, last, None)
     name, text = f"{symbol}.{feed.name}.csv", _text(symbol, bars)
     _refuse_what_was_refused(inbox, symbol, feed.name, text)
-    _drop(inbox / name, text)
+    write_text(inbox / name, text)
     return Fetched(symbol, len(bars), last, inbox / name)
 
 
@@ -204,8 +207,8 @@ def _level(stored: pd.DataFrame, bars: pd.DataFrame) -> float | None:
     ratio = both["close_new"] / both["close_old"]
     level = float(ratio.median())
     apart = (ratio / level - 1).abs()
-    alike = apart.median() <= _TOLERANCE and apart.max() <= _WORST_TOLERANCE
-    return level if alike and (ratio - 1).abs().median() > _TOLERANCE else None
+    alike = apart.median() <= MEDIAN_TOLERANCE and apart.max() <= WORST_TOLERANCE
+    return level if alike and (ratio - 1).abs().median() > MEDIAN_TOLERANCE else None
 
 
 def _replaced(
@@ -229,7 +232,7 @@ def _replaced(
     with holding(inbox):
         # Where accepted files end up, and not in the inbox itself: there it would be added.
         file = free_path(inbox / IMPORTED, f"{symbol}.{feed.name}.csv", pd.Timestamp.now("UTC"))
-        _drop(file, text)
+        write_text(file, text)
         (result,) = import_files(
             [file], store, calendar_of=lambda _: wanted.instrument.calendar, replace=True
         )
@@ -242,11 +245,6 @@ def _replaced(
 def _text(symbol: str, bars: pd.DataFrame) -> str:
     """Bars as CSV that reads back to the same bits."""
     return bars.assign(symbol=symbol).to_csv(index=False, date_format="%Y-%m-%d")
-
-
-def _drop(path: Path, text: str) -> None:
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _refuse_what_was_refused(inbox: Path, symbol: str, source: str, text: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from retrain_assets.errors import BadInput
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS
-from retrain_assets.market.calendar import session_close, sessions, zone
+from retrain_assets.market.calendar import last_closed, sessions
 from retrain_assets.market.schema import validate
 
 Moment = str | dt.date | pd.Timestamp
@@ -84,10 +84,7 @@ def last_complete_session(calendar: str, as_of: Moment | None = None) -> pd.Time
     moment = _moment(as_of)
     if moment.tzinfo is None:
         return pd.Timestamp(sessions(calendar, moment - _SESSION_WITHIN, moment)[-1])
-    day = moment.tz_convert(zone(calendar)).tz_localize(None).normalize()
-    near = sessions(calendar, day - _SESSION_WITHIN, day)
-    closed = [one for one in near[::-1] if session_close(calendar, one) <= moment]
-    return pd.Timestamp(closed[0])
+    return last_closed(calendar, moment)
 
 
 def _moment(as_of: Moment | None) -> pd.Timestamp:

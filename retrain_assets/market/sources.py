@@ -18,9 +18,9 @@ from retrain_assets.market.schema import SHOWN, warnings
 from retrain_assets.market.tables import RawBars, read_file
 
 # Adjusted closes of one day differ by about 1 % between downloads a year apart.
-_MEDIAN_TOLERANCE = 0.02
+MEDIAN_TOLERANCE = 0.02
 # No single close may have been corrected by more than this without a word from the user.
-_WORST_TOLERANCE = 0.25
+WORST_TOLERANCE = 0.25
 # So many sessions may lie between stored and new bars that share none.
 _MAX_HOLE = 5
 
@@ -196,9 +196,9 @@ def _check_overlap(both: pd.DataFrame, new: CleanBars, raw: RawBars) -> float:
     ratio = both["close_new"] / both["close_old"]
     off = (ratio - 1).abs()
     remedy = "If the file is right, replace the whole history with --replace"
-    if off.median() > _MEDIAN_TOLERANCE:
+    if off.median() > MEDIAN_TOLERANCE:
         level = ratio.median()
-        alike = (ratio / level - 1).abs().median() <= _MEDIAN_TOLERANCE
+        alike = (ratio / level - 1).abs().median() <= MEDIAN_TOLERANCE
         why = (
             f"throughout about {level:.4g} x the stored ones: adjusted for other splits or "
             "dividends?"
@@ -211,7 +211,7 @@ def _check_overlap(both: pd.DataFrame, new: CleanBars, raw: RawBars) -> float:
             f"(first {new.lines.name} {row['line']}, {row['session']:%Y-%m-%d}: close "
             f"{row['close_new']:.10g}, stored {row['close_old']:.10g}). {remedy}"
         )
-    wrong = both[np.abs(np.log(ratio)) > np.log(1 + _WORST_TOLERANCE)]
+    wrong = both[np.abs(np.log(ratio)) > np.log(1 + WORST_TOLERANCE)]
     if len(wrong):
         shown = [
             f"{new.lines.name} {row.line} ({row.session:%Y-%m-%d}): close {row.close_new:.10g}, "

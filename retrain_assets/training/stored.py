@@ -25,6 +25,8 @@ PLAN_FILE = "plan.json"
 SPLIT_FILE = "split.json"
 METRICS_FILE = "metrics.json"
 LATEST_FILE = "latest.json"
+LADDER_FILE = "ladder.json"
+"""Beside a partition's adapters: how far its ladder was climbed."""
 _MONTH_LENGTH = len("2025-09")
 
 

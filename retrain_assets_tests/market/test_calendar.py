@@ -13,6 +13,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.market.calendar import (
     MonthCut,
     MonthEnd,
+    last_closed,
     last_closed_month,
     month_after,
     month_before,
@@ -196,3 +197,30 @@ def test_months_are_counted_over_the_year() -> None:
     assert month_after("2023-12") == "2024-01"
     assert month_after("2023-09", 3) == "2023-12"
     assert month_before("2024-01") == "2023-12"
+
+
+@pytest.mark.parametrize(
+    ("calendar", "now", "delay", "session"),
+    [
+        ("XNYS", "2023-09-22 19:59", 0, "2023-09-21"),
+        ("XNYS", "2023-09-22 20:00", 0, "2023-09-22"),
+        ("XNYS", "2023-09-22 21:59", 2, "2023-09-21"),
+        ("XNYS", "2023-09-22 22:00", 2, "2023-09-22"),
+        # Over a weekend and a holiday.
+        ("XNYS", "2023-09-05 15:00", 0, "2023-09-01"),
+        # Half a day, at one o'clock in New York.
+        ("XNYS", "2023-11-24 18:00", 0, "2023-11-24"),
+        # The first session after the clocks were set back closes an hour later.
+        ("XNYS", "2023-11-06 20:59", 0, "2023-11-03"),
+        ("XNYS", "2023-11-06 21:00", 0, "2023-11-06"),
+        # It is the 22nd in Tokyo.
+        ("XTKS", "2023-09-22 06:00", 0, "2023-09-22"),
+        ("24/7", "2023-09-22 23:59", 0, "2023-09-21"),
+        ("24/7", "2023-09-23 00:00", 0, "2023-09-22"),
+    ],
+)
+def test_a_session_has_closed_by_the_exchange_s_clock(
+    calendar: str, now: str, delay: float, session: str
+) -> None:
+    moment = pd.Timestamp(now, tz="UTC")
+    assert last_closed(calendar, moment, delay=pd.Timedelta(hours=delay)) == pd.Timestamp(session)

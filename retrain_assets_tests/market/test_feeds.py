@@ -11,7 +11,7 @@ import pytest
 
 from retrain_assets.errors import BadInput
 from retrain_assets.market import feeds as package
-from retrain_assets.market.feeds import Instrument, feed, feeds, finished, last_closed, library
+from retrain_assets.market.feeds import Instrument, feed, feeds, finished, library
 from retrain_assets.market.fetching import fetch_all
 from retrain_assets_tests.market.made import walk
 
@@ -85,33 +85,6 @@ def test_a_library_that_lacks_something_itself_says_what(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
         library("half_there", extra="half")
-
-
-@pytest.mark.parametrize(
-    ("calendar", "now", "delay", "session"),
-    [
-        ("XNYS", "2023-09-22 19:59", 0, "2023-09-21"),
-        ("XNYS", "2023-09-22 20:00", 0, "2023-09-22"),
-        ("XNYS", "2023-09-22 21:59", 2, "2023-09-21"),
-        ("XNYS", "2023-09-22 22:00", 2, "2023-09-22"),
-        # Over a weekend and a holiday.
-        ("XNYS", "2023-09-05 15:00", 0, "2023-09-01"),
-        # Half a day, at one o'clock in New York.
-        ("XNYS", "2023-11-24 18:00", 0, "2023-11-24"),
-        # The first session after the clocks were set back closes an hour later.
-        ("XNYS", "2023-11-06 20:59", 0, "2023-11-03"),
-        ("XNYS", "2023-11-06 21:00", 0, "2023-11-06"),
-        # It is the 22nd in Tokyo.
-        ("XTKS", "2023-09-22 06:00", 0, "2023-09-22"),
-        ("24/7", "2023-09-22 23:59", 0, "2023-09-21"),
-        ("24/7", "2023-09-23 00:00", 0, "2023-09-22"),
-    ],
-)
-def test_a_session_has_closed_by_the_exchange_s_clock(
-    calendar: str, now: str, delay: float, session: str
-) -> None:
-    moment = pd.Timestamp(now, tz="UTC")
-    assert last_closed(calendar, moment, delay_hours=delay) == pd.Timestamp(session)
 
 
 def test_rows_are_cut_sorted_and_made_whole() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retrain_assets.evaluation.comparison import NAIVE
-from retrain_assets.evaluation.monthly.facts import MonthFacts, Record
+from retrain_assets.evaluation.monthly.facts import BySymbol, MonthFacts, Record
 from retrain_assets.evaluation.monthly.tables import (
     NONE,
     Cell,
@@ -27,24 +27,24 @@ def parameters(facts: MonthFacts) -> Table:
     """Settings that were chosen, and by how much the choice promised more than it kept."""
     columns = [Column("stock"), Column("model"), Column("chosen", wide=True)]
     columns += numbers("selection", "test", "default", "naive", "gain, %", "shrinkage", "SPA p")
-    symbols = sorted({symbol for found in facts.searches.values() for symbol in found})
-    groups = [
-        Group(
-            symbol,
-            [
-                _search(family, found[symbol])
-                for family, found in facts.searches.items()
-                if symbol in found
-            ],
-        )
-        for symbol in symbols
-    ]
+    groups = _by_stock(facts.searches, _search)
     notes = (
         "Errors are MAE in % of the price: where the settings were chosen, then on the test for "
         "the chosen settings, the published ones and naive. The gain is over the published "
         "settings on the test; shrinkage is by how many points the selection promised more.",
     )
     return Table("parameters", "Inference parameters that were chosen", columns, groups, notes)
+
+
+def _by_stock(
+    records: Mapping[str, BySymbol], cells: Callable[[str, Record], list[Cell]]
+) -> list[Group]:
+    """A group a stock, in it a row for each family that has a record of it."""
+    symbols = sorted({symbol for found in records.values() for symbol in found})
+    return [
+        Group(symbol, [cells(family, by[symbol]) for family, by in records.items() if symbol in by])
+        for symbol in symbols
+    ]
 
 
 def _search(family: str, record: Record) -> list[Cell]:
@@ -132,18 +132,7 @@ def splits(facts: MonthFacts) -> Table:
     columns = [Column("stock"), Column("model"), Column("base"), Column("difficulty")]
     columns += [*numbers("context", "horizon", "seed")]
     columns += [Column(name) for name in ("train", "validation", "selection", "test")]
-    symbols = sorted({symbol for found in facts.adapters.values() for symbol in found})
-    groups = [
-        Group(
-            symbol,
-            [
-                _adapter(family, found[symbol])
-                for family, found in facts.adapters.items()
-                if symbol in found
-            ],
-        )
-        for symbol in symbols
-    ]
+    groups = _by_stock(facts.adapters, _adapter)
     return Table("splits", "Bases, plans and the dates each part is from", columns, groups)
 
 

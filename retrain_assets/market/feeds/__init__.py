@@ -21,14 +21,12 @@ import tenacity
 
 from retrain_assets.errors import BadInput, RetrainError, Transient
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS
-from retrain_assets.market.calendar import session_close, sessions, zone
+from retrain_assets.market.calendar import last_closed
 
 # So often, and for so long in all, a vendor is asked that is busy or broken.
 _TRIES = 8
 _PATIENCE_SECONDS = 120.0
 _LONGEST_WAIT_SECONDS = 30.0
-# Days among which there is a session that has closed, whatever the holidays.
-_DAYS_BACK = 30
 _COIN_CALENDAR = "24/7"
 # Calendars under which stocks have their American symbols: the New York exchange and its aliases.
 _AMERICAN = {"XNYS", "NYSE", "XNAS", "NASDAQ", "XASE", "ARCX", "BATS", "OOTC"}
@@ -182,19 +180,6 @@ def retry_after(headers: Any) -> float:
     """
     text = str((headers or {}).get("Retry-After", "")).strip()
     return float(text) if text.isdecimal() else 0.0
-
-
-def last_closed(calendar: str, now: pd.Timestamp, *, delay_hours: float = 0.0) -> pd.Timestamp:
-    """The latest session of `calendar` that closed by `now` (tz-aware), the delay added."""
-    today = now.tz_convert(zone(calendar)).tz_localize(None).normalize()
-    delay = pd.Timedelta(hours=delay_hours)
-    for session in sessions(calendar, today - pd.Timedelta(days=_DAYS_BACK), today)[::-1]:
-        if session_close(calendar, session) + delay <= now:
-            return pd.Timestamp(session)
-    raise BadInput(
-        f"calendar {calendar} has no session that closed in the {_DAYS_BACK} days before "
-        f"{now:%Y-%m-%d %H:%M} UTC: check the calendar, and the clock of this machine"
-    )
 
 
 def finished(
