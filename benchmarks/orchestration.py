@@ -3,6 +3,8 @@
     python -m benchmarks.orchestration            6 and 24 stocks, all ways to launch them
     python -m benchmarks.orchestration --gate     6 stocks, launched from the page
 
+The default executor takes about a minute a stock, so its side has two stocks each way.
+
 Both sides run in one invocation on the same machine, stocks, settings and records; they differ in
 the executor alone: one process a stock, or, as is Dagster's default, one process a step. The
 library's work is played back (see `no_compute`). Seconds are from the first run's creation to the
@@ -47,8 +49,8 @@ OURS, DEFAULT = "in_process", "multiprocess"
 HEAVY = "torch peft"
 TARGET, TARGET_HEAVY, TARGET_RATIO = 3.0, 8.0, 4.0
 PATIENCE = 1800.0
-GATE_DEFAULT = 2
-"""Stocks of the default executor's side in the gate: it takes a minute for each two of them."""
+DEFAULT_STOCKS = 2
+"""Stocks of the default executor's side."""
 WORKSPACE = """\
 load_from:
   - python_module: {module_name: benchmarks.no_compute_location, location_name: retrain_assets}
@@ -319,13 +321,12 @@ def plan(gate: bool) -> list[tuple[Side, dict[str, int]]]:
     bare, heavy, default = Side(OURS), Side(OURS, heavy=HEAVY), Side(DEFAULT, warm=False)
     cold = [Side(OURS, warm=False), Side(OURS, warm=False, heavy=HEAVY)]
     if gate:
-        return [(bare, {PAGE: 6}), (default, {PAGE: GATE_DEFAULT})]
+        return [(bare, {PAGE: 6}), (default, {PAGE: DEFAULT_STOCKS})]
     sides: list[tuple[Side, dict[str, int]]] = []
     for count in (6, 24):
         every = dict.fromkeys(LAUNCHES, count)
         sides += [(bare, every), *((side, {PAGE: count}) for side in (heavy, *cold))]
-        sides += [(default, every)]
-    return sides
+    return [*sides, (default, dict.fromkeys(LAUNCHES, DEFAULT_STOCKS))]
 
 
 def table(rows: Sequence[Row]) -> list[str]:

@@ -32,6 +32,7 @@ from retrain_assets.defs.regression import regression_report
 from retrain_assets.defs.resources import build_resources
 from retrain_assets.defs.schedule import build_month_end
 from retrain_assets.defs.summary import comparison_summary
+from retrain_assets.engines import keep_engines
 from retrain_assets.home import Home
 from retrain_assets.warm import start_runs_warm
 
@@ -104,4 +105,5 @@ def _job(name: str, assets: Assets, description: str) -> UnresolvedAssetJobDefin
 
 
 defs = build_definitions(Home.find())
+keep_engines()
 start_runs_warm()

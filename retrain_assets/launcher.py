@@ -20,6 +20,8 @@ from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import deserialize_value
 
+from retrain_assets.engines import keep_engines
+
 PROCESS_TAG = "retrain/process"
 _PATIENCE = 10  # seconds that a code server has to answer
 
@@ -80,3 +82,6 @@ class SupervisedRunLauncher(dg.DefaultRunLauncher):
         if deserialize_value(reply, CanCancelExecutionResult).can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its code server no longer runs it")
+
+
+keep_engines()

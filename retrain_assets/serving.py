@@ -94,7 +94,7 @@ def log_model(
             metadata=tags,
         )
         try:
-            written = _save(Path(folder), described, example(version, stock, home=home))
+            written = save_model(Path(folder), described, example(version, stock, home=home))
             client.log_model_artifacts(model.model_id, str(written))
         except BaseException:
             # The store may be the very thing that failed; the first error is the one to tell.
@@ -106,8 +106,11 @@ def log_model(
     return f"models:/{model.model_id}"
 
 
-def _save(folder: Path, model: Model, request: object) -> Path:
-    """Lay out a model as MLflow wants it, beside its content; returns where."""
+def save_model(folder: Path, model: Model, request: object) -> Path:
+    """Lay out a model as MLflow wants it, beside its content; returns where.
+
+    folder: holds the folder `CONTENT`. request: what the model can be asked, kept as its example.
+    """
     script, written = folder / "model.py", folder / "model"
     script.write_text(SCRIPT, encoding="utf-8")
     # A progress bar for copying a few files would only stand in the log.

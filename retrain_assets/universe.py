@@ -26,6 +26,7 @@ from pydantic import (
 
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.files import checked_symbol
+from retrain_assets.market.calendar import US_STOCKS
 from retrain_assets.models.forecaster import family
 from retrain_assets.operation import Operation
 from retrain_assets.training.policy import PlanOverrides
@@ -71,7 +72,7 @@ class Stock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     symbol: Symbol
-    calendar: Text = "XNYS"
+    calendar: Text = US_STOCKS
     priority: bool = False
     active: bool = True
     aliases: tuple[Text, ...] = ()

@@ -18,13 +18,18 @@ from multiprocessing.context import BaseContext
 COLD_VARIABLE = "RETRAIN_COLD_RUNS"
 WARM = "Runs start warm from now on"
 """What the code server says then."""
+LOCATIONS = ["retrain_assets.definitions"]
+"""Modules of definitions that are imported for all runs; to be changed before they are."""
 _SERVER = "dagster._grpc.server"
 _OURS = (
-    "retrain_assets.definitions",
+    "retrain_assets.defs.registry",
     "retrain_assets.evaluation.champions",
     "retrain_assets.evaluation.comparison",
+    "retrain_assets.evaluation.contenders",
+    "retrain_assets.evaluation.live_record",
     "retrain_assets.evaluation.params",
     "retrain_assets.evaluation.report",
+    "retrain_assets.evaluation.stock_report",
     "retrain_assets.market.schema",
     "retrain_assets.training.adapters",
 )
@@ -33,9 +38,13 @@ _OTHERS = (
     "exchange_calendars",
     "matplotlib.figure",
     "mlflow",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "rich._emoji_codes",
 )
+_LAST = "retrain_assets.rehearsal"
 _MODELS = ("torch", "peft", "statsforecast.models")
 
 
@@ -43,7 +52,8 @@ def imports() -> list[str]:
     """The modules to import once for all runs."""
     from retrain_assets import cards
 
-    return [*_OURS, *_OTHERS, *(() if cards.usable() else _MODELS)]
+    models = () if cards.usable() else _MODELS
+    return [*LOCATIONS, *_OURS, *_OTHERS, *models, _LAST]
 
 
 def start_runs_warm() -> None:

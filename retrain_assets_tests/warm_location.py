@@ -1,7 +1,5 @@
 """A code location whose one job tells how its process was started; see test_orchestration."""
 
-from __future__ import annotations
-
 import sys
 
 import dagster as dg
@@ -22,7 +20,7 @@ def _look(context: dg.OpExecutionContext) -> None:
     context.instance.add_run_tags(context.run_id, tags)
 
 
-@dg.job
+@dg.job(executor_def=dg.in_process_executor)
 def look() -> None:
     """Says in its run's tags what it sees."""
     _look()

@@ -20,6 +20,8 @@ from retrain_assets.errors import BadInput
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
+US_STOCKS = "XNYS"
+"""The calendar of a symbol of which nothing else is said."""
 _MONTH = re.compile(r"(?!0000)\d{4}-(0[1-9]|1[0-2])")
 # Building a calendar costs about half a second, so a few fixed spans are built and kept.
 _FIRST_YEARS = (2006, 1970, 1885)

@@ -21,7 +21,7 @@ import tenacity
 
 from retrain_assets.errors import BadInput, RetrainError, Transient
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS
-from retrain_assets.market.calendar import last_closed
+from retrain_assets.market.calendar import US_STOCKS, last_closed
 
 # So often, and for so long in all, a vendor is asked that is busy or broken.
 _TRIES = 8
@@ -41,7 +41,7 @@ class Instrument:
     """What is asked for: a symbol of ours, whose sessions it has, and its other names."""
 
     symbol: str
-    calendar: str = "XNYS"
+    calendar: str = US_STOCKS
     aliases: tuple[str, ...] = ()
 
     @property

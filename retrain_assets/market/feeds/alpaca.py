@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from retrain_assets.errors import BadInput
-from retrain_assets.market.calendar import zone
+from retrain_assets.market.calendar import US_STOCKS, zone
 from retrain_assets.market.feeds import (
     Busy,
     FeedFailed,
@@ -62,7 +62,7 @@ class Alpaca:
     def _stock(self, spelled: str, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
         data, requests = _data("historical.stock"), _data("requests")
         client = data.StockHistoricalDataClient(*_keys(), raw_data=True)
-        local = zone("XNYS")
+        local = zone(US_STOCKS)
         request = requests.StockBarsRequest(
             symbol_or_symbols=spelled,
             timeframe=_data("timeframe").TimeFrame.Day,
