@@ -43,6 +43,7 @@ class Training:
     """Stands in for a training: its result is the template's, under another symbol."""
 
     model: Any
+    bars: pd.DataFrame
     plan: Any
     split: Any
     seed: int
@@ -117,6 +118,7 @@ def prepared(family: Any, base: str, config: Any, view: Any, *rest: Any) -> Trai
     models = next(one for one in rest if hasattr(one, "bases"))
     return Training(
         model=Model(family.name, base),
+        bars=view.bars,
         plan=TrainingPlan.from_json(record.plan),
         split=Split.from_json(record.split),
         seed=config.seed,

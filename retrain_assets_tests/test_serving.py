@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from retrain_assets.universe import Stock, Universe
 from retrain_assets_tests.installed import LAST_BAR, MONTH
 from retrain_assets_tests.promoted import bars_of, promoted_home, untouched
 
+ROOT = Path(__file__).parents[1]
+LOCK = Path("locks") / "requirements.txt"
 NAME = "kronos-AAA"
 URI = f"models:/{NAME}@champion"
 PARAMS = {"horizon": 9, "as_of": LAST_BAR}
@@ -338,3 +341,35 @@ def test_mlflow_models_serve_answers_with_the_same_numbers_to_the_bit(registry: 
     body = {"dataframe_split": bars.to_dict("split", index=False), "params": PARAMS}
     with serving_apart(URI, registry.uri) as address:
         assert posted(address, body) == expected(registry)
+
+
+FRESH = """
+import json, sys
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+bars, params = pd.read_json(sys.argv[2], dtype=False), json.loads(sys.argv[3])
+print(json.dumps(model.predict(bars, params=params).to_dict("records")))
+"""
+
+
+@pytest.mark.long
+def test_a_model_s_requirements_suffice_in_a_fresh_environment(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Nothing is installed but what they name, in the versions of the lock."""
+    model, wheels = folder_of(registry, registry.number), tmp_path / "wheels"
+    made = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation")
+    subprocess.run([*made, "-w", str(wheels), str(ROOT)], check=True)
+    venv.create(tmp_path / "fresh", with_pip=True)
+    python = tmp_path / "fresh" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / LOCK)]
+    install += ["--find-links", str(wheels), "-r", str(model / "requirements.txt")]
+    subprocess.run(install, check=True)
+    bars = request_of(bars_of(registry.home))
+    bars.to_json(tmp_path / "bars.json", orient="records")
+    asked = [str(python), "-c", FRESH, str(model), str(tmp_path / "bars.json"), json.dumps(PARAMS)]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "RETRAIN_"))}
+    reply = subprocess.run(
+        asked, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
+    )
+    assert json.loads(reply.stdout.splitlines()[-1]) == expected(registry)

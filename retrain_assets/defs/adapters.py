@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,6 +17,7 @@ from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Models
 from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
+from retrain_assets.defs.training_log import epoch_reporter, result, system_metrics, tell_plan
 from retrain_assets.errors import BadInput, OutOfMemory
 from retrain_assets.models.forecaster import ModelFamily, families
 from retrain_assets.operation import GPU
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
     from retrain_assets.training.policy import PlanOverrides
-    from retrain_assets.training.trainer import Progress
 
 
 class AdapterConfig(dg.Config):
@@ -180,12 +180,13 @@ def _trained(
         training = prepared(shorter)
         try:
             with tracked(training) as run:
-                record = training.train(
-                    report=epoch_reporter(context, run),
-                    notes={"mlflow_run": run.id},
-                    force=force,
-                ).record
-                run.log_metrics([(record.metrics["best_epoch"], _losses(record))])
+                with system_metrics(run):
+                    record = training.train(
+                        report=epoch_reporter(context, run, str(training.model.device)),
+                        notes={"mlflow_run": run.id},
+                        force=force,
+                    ).record
+                run.log_metrics([(record.metrics["best_epoch"], result(record))])
                 run.log_folder(models.store().path(record))
             return record, run
         except OutOfMemory as error:
@@ -286,41 +287,8 @@ def _tracked(
         plan = {f"plan.{name}": value for name, value in training.plan.to_json().items()}
         split = {f"split.{name}": value for name, value in training.split.to_json().items()}
         run.log_params(plan | split | {"seed": training.seed, "max_steps": training.max_steps})
-        for note in dict.fromkeys((*training.plan.notes, *training.split.notes)):
-            context.log.info(note)
+        tell_plan(context, training)
         yield run
-
-
-def epoch_reporter(
-    context: dg.AssetExecutionContext, run: TrackedRun
-) -> "Callable[[Progress], None]":
-    """A callback that writes each epoch to the log and to MLflow, and shows what is between."""
-
-    def report(now: "Progress") -> None:
-        done = now.step / now.steps if now.steps else None
-        line = f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
-        if now.message is not None:
-            tell(context, now.message, done)
-            return
-        if now.validation_loss is None:
-            tell(context, f"{line}, loss {now.train_loss:.4f}", done, minor=True)
-            return
-        losses = {"loss": now.train_loss, "validation_loss": now.validation_loss}
-        tell(context, line + "".join(f", {n} {v:.4f}" for n, v in losses.items()), done)
-        steps = [(step, _prefixed("train", values)) for step, values in now.step_losses]
-        epoch = {"validation.loss": now.validation_loss, "learning_rate": now.learning_rate}
-        run.log_metrics([*steps, (now.step, epoch)])
-
-    return report
-
-
-def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}
-
-
-def _losses(record: "AdapterRecord") -> dict[str, float]:
-    names = ("validation_loss", "base_validation_loss", "best_epoch", "steps")
-    return _prefixed("result", {name: float(record.metrics[name]) for name in names})
 
 
 def _metadata(record: "AdapterRecord", run: TrackedRun, models: Models) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def live_performance(
                 live = _scored(market_bars, record, earlier, store, models, where)
         write_json(reports.live(month, symbol), live)
     tell(context, live["reason"], 1.0)
-    return recipe.output(live, metadata=_metadata(live))
+    return recipe.output(live, metadata=_metadata(live, earlier))
 
 
 @dg.asset_check(asset=live_performance, name=DRIFT_CHECK, partitions_def=month_stock)
@@ -206,17 +206,15 @@ def _in_words(to: str, entry: dict[str, Any] | None, *, live: bool) -> str:
     )
 
 
-def _metadata(live: dict[str, Any]) -> dict[str, Any]:
-    rows = [
-        dg.TableRecord(
-            {
-                "what": name,
-                "MAE %": entry["mae_pct"],
-                "naive MAE %": entry["naive_mae_pct"],
-                "skill": entry["skill"],
-            }
-        )
-        for name, entry in live["entries"].items()
+def _metadata(live: dict[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page of one partition shows: this month, and what was live in the months before."""
+    from retrain_assets.evaluation.live_record import POINTER
+
+    rows = [dg.TableRecord({"what": n} | _errors(e)) for n, e in live["entries"].items()]
+    so_far = [
+        dg.TableRecord({"month": one["month"], "was live": one["in_production"]} | _errors(entry))
+        for one in (*earlier, live)
+        if (entry := one["entries"].get(POINTER)) is not None
     ]
     return {
         "in production": live["in_production"] or "nothing yet",
@@ -224,4 +222,13 @@ def _metadata(live: dict[str, Any]) -> dict[str, Any]:
         "drift": live["drift"]["reason"],
         "origins": len(live["origins"]),
         **({"scores": dg.MetadataValue.table(rows)} if rows else {}),
+        **({"record so far": dg.MetadataValue.table(so_far)} if so_far else {}),
+    }
+
+
+def _errors(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "MAE %": entry["mae_pct"],
+        "naive MAE %": entry["naive_mae_pct"],
+        "skill": entry["skill"],
     }

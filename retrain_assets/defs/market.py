@@ -7,9 +7,20 @@ from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars
 from retrain_assets.errors import RetrainError
-from retrain_assets.market.bars import VALUE_COLUMNS
+from retrain_assets.market.bars import VALUE_COLUMNS, VALUES
 
 OWNERS = ["team:forecasting"]
+_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn(
+            "session", "datetime64[ns]", description="Session, the exchange's date, at midnight."
+        ),
+        *(
+            dg.TableColumn(name, "float64", description=description)
+            for name, description in VALUES.items()
+        ),
+    ]
+)
 
 
 @dg.asset(
@@ -18,6 +29,7 @@ OWNERS = ["team:forecasting"]
     kinds={"parquet", "pandas"},
     owners=OWNERS,
     io_manager_key="bars_view",
+    metadata={"dagster/column_schema": _COLUMNS},
 )
 def market_bars(context: dg.AssetExecutionContext, bars: Bars) -> dg.Output[PartitionBars]:
     """Daily bars as known at the close of the month's last session: nothing later is read.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from retrain_assets.evaluation.monthly.drawing import Picture
+
 MOST_AXES = 3
 
 
@@ -22,8 +24,19 @@ def inline(figure: Figure, name: str) -> str:
     """A figure as a Markdown image that carries its own SVG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="svg")
-    encoded = base64.b64encode(picture.getvalue()).decode()
-    return f"![{name}](data:image/svg+xml;base64,{encoded})"
+    return _markdown(picture.getvalue(), name)
+
+
+def embedded(drawn: Picture) -> str:
+    """A picture of the monthly report as a Markdown image, with what it shows in words."""
+    from retrain_assets.evaluation.monthly.drawing import standing_alone
+
+    words = ". ".join(part for part in (drawn.text, drawn.note) if part)
+    return f"{_markdown(standing_alone(drawn).encode(), drawn.title)}\n\n{words}"
+
+
+def _markdown(svg: bytes, name: str) -> str:
+    return f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
 
 
 def loss_curve(metrics: dict[str, Any]) -> str:

@@ -41,12 +41,16 @@ def tell(
     done: float | None = None,
     *,
     minor: bool = False,
+    more: str = "",
 ) -> None:
-    """Say where this asset stands; see `Step` for the arguments."""
+    """Say where this asset stands; see `Step` for the arguments.
+
+    more: ends the line in the run's events alone, where there is room for it.
+    """
     month, symbol = month_and_symbol(context.partition_key)
     asset = context.asset_key.to_user_string()
     if not minor:
-        context.log.info(message)
+        context.log.info(message + more)
     LOGGER.info(message, extra={"step": Step(symbol, month, asset, message, done, minor)})
 
 

@@ -98,7 +98,8 @@ def champion(
                 store.keep(record)
     for line in in_words(record):
         tell(context, line)
-    shown = {"mlflow": run.shown(), "model registry": registry}
+    history = _history(store.decisions(stock.symbol))
+    shown = {"mlflow": run.shown(), "model registry": registry, "history": history}
     return dg.Output(record, metadata=_metadata(record) | shown)
 
 
@@ -322,6 +323,23 @@ def _numbers(record: dict[str, Any]) -> dict[str, Any]:
     """What each decision was made by."""
     states = record["families"] | {"pointer": record["pointer"]}
     return {name: state["decision"]["numbers"] for name, state in states.items()}
+
+
+def _history(decisions: list[dict[str, Any]]) -> dg.MetadataValue[Any]:
+    """Everything that was decided of a stock so far, the newest first."""
+    rows = [
+        dg.TableRecord(
+            {
+                "month": record["month"],
+                "in production": record["pointer"]["to"],
+                "since": record["pointer"]["since"] or "the beginning",
+                "live": record["live"],
+                "reason": record["pointer"]["decision"]["reason"],
+            }
+        )
+        for record in reversed(decisions)
+    ]
+    return dg.MetadataValue.table(rows)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from retrain_assets.defs.adapters import adapter_name, epoch_reporter, require_same_bars
+from retrain_assets.defs.adapters import adapter_name, require_same_bars
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
@@ -15,6 +15,7 @@ from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Models
 from retrain_assets.defs.tracking import TrackedRun, Tracking, flat_numbers, partition_tags
+from retrain_assets.defs.training_log import epoch_reporter, system_metrics, tell_plan
 from retrain_assets.errors import BadInput, TrainingFailed
 from retrain_assets.models.forecaster import ModelFamily, families, family
 from retrain_assets.operation import GPU
@@ -206,8 +207,10 @@ def _trained(
         rung=rung.name,
     )
     run.log_params({f"plan.{name}": value for name, value in plan.to_json().items()})
-    report = epoch_reporter(context, run)
-    return training.train(report=report, notes={"mlflow_run": run.id}).record
+    tell_plan(context, training)
+    report = epoch_reporter(context, run, device)
+    with system_metrics(run):
+        return training.train(report=report, notes={"mlflow_run": run.id}).record
 
 
 def _searched(

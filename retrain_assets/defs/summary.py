@@ -9,6 +9,7 @@ from pydantic import Field
 from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month
+from retrain_assets.defs.plots import embedded
 from retrain_assets.defs.resources import Reports
 from retrain_assets.files import write_json
 
@@ -73,9 +74,29 @@ def comparison_summary(
             "stocks": len(records),
             "table": dg.MetadataValue.md(_markdown(records)),
             "pooled": dg.MetadataValue.md(_pooled(next(iter(contents.values()), {}))),
+            **_pooled_skill(next(iter(contents.values()), {})),
+            **_by_stock(key, records),
             "folder": dg.MetadataValue.path(folder),
         },
     )
+
+
+def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:
+    """Skill of every stock with its interval, as a picture; empty without a family."""
+    from retrain_assets.evaluation.monthly.facts import MonthFacts
+    from retrain_assets.evaluation.monthly.figures import skill_by_stock
+
+    drawn = skill_by_stock(MonthFacts(month, comparisons={r["symbol"]: r for r in records}))
+    return {} if drawn is None else {"skill by stock": dg.MetadataValue.md(embedded(drawn))}
+
+
+def _pooled_skill(content: dict[str, Any]) -> dict[str, float]:
+    """A number a candidate, which Dagster's page draws over the months."""
+    return {
+        f"skill % of {name}": 100 * now["skill"]
+        for name, now in content.get("pooled", {}).items()
+        if now["skill"] is not None
+    }
 
 
 def _markdown(records: "list[StockRecord]") -> str:

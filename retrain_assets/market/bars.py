@@ -21,8 +21,15 @@ import pyarrow.parquet as pq
 from retrain_assets.errors import BadInput
 from retrain_assets.files import atomic_file, checked_symbol, exclusive
 
-BAR_COLUMNS = ("session", "open", "high", "low", "close", "volume")
-VALUE_COLUMNS = BAR_COLUMNS[1:]
+VALUES = {
+    "open": "First price of the session, adjusted for splits.",
+    "high": "Highest price.",
+    "low": "Lowest price.",
+    "close": "Last price, which is what forecasts are held against.",
+    "volume": "Shares or coins traded.",
+}
+VALUE_COLUMNS = tuple(VALUES)
+BAR_COLUMNS = ("session", *VALUE_COLUMNS)
 
 # The tag changes whenever the encoding does, so that hashes of two encodings never meet.
 _HASH_TAG = b"retrain-assets bars 1\n"

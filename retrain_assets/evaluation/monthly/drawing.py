@@ -20,6 +20,17 @@ _STYLES = {
     LINE: "var(--line)",
     **{color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)},
 }
+# The page's own colours in light (page.css), for a picture that stands alone.
+_ALONE = {
+    "currentColor": "#1c2024",
+    "var(--faint)": "#565e66",
+    "var(--line)": "#d5d9dd",
+    "var(--series-1)": "#1f66b0",
+    "var(--series-2)": "#b8540f",
+    "var(--series-3)": "#1b7f6b",
+    "var(--series-4)": "#7a4aa8",
+}
+_NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 _SMALL = 8.5
 _HEAD = re.compile(r"^.*?(?=<svg)|<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>", re.S)
 _IDLE = re.compile(r"<!--.*?-->\s*|(?<=\n)\s+", re.S)
@@ -103,3 +114,13 @@ def picture(figure: Figure, *, id: str, title: str, text: str, note: str = "") -
     # The first tag is the SVG itself, which learns what it is called.
     svg = _TAG.sub(lambda tag: f"{tag[0][:-1]} {named}>\n{told}", svg, count=1)
     return Picture(svg.strip(), title, text, note)
+
+
+def standing_alone(drawn: Picture) -> str:
+    """The picture as an SVG file of its own, on white and in the page's light colours."""
+    svg = drawn.svg
+    for style, color in _ALONE.items():
+        svg = svg.replace(style, color)
+    named = "" if _NAMESPACE in svg else f" {_NAMESPACE}"
+    look = "background: #fff; color: #1c2024; font-family: system-ui, sans-serif"
+    return svg.replace("<svg ", f'<svg{named} style="{look}" ', 1)
