@@ -1,9 +1,11 @@
 # Thin targets over an ordinary package: everything they do is `pip`, `retrain`, `pytest`, `ruff`,
 # `mypy`. `make help` lists them. Variables: PYTHON (3.11 to 3.13), TORCH_INDEX (a package index
-# with the torch build you want, for instance https://download.pytorch.org/whl/cpu).
+# with the torch build you want, for instance https://download.pytorch.org/whl/cpu), STOCKS (those
+# that the demo takes: make demo STOCKS=NVDA).
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+STOCKS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -40,7 +42,7 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 $(VENV): $(VENV)/.installed ## create .venv, or bring it up to date with locks/
 
 demo: $(VENV)/.installed ## train and compare the six bundled symbols on the CPU
-	@$(BIN)/retrain demo
+	@$(BIN)/retrain demo $(if $(STOCKS),--stocks $(STOCKS))
 
 ui: $(VENV)/.installed ## Dagster's web pages and daemon on http://127.0.0.1:3000
 	@$(BIN)/retrain ui

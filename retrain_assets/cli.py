@@ -23,7 +23,7 @@ from retrain_assets import (
 )
 from retrain_assets import options as option
 from retrain_assets.answers import BAD_INPUT, INTERRUPTED, Answer, alone_on_stdout, answered
-from retrain_assets.errors import RetrainError
+from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.opened import opened, wrapped
 from retrain_assets.running import asked_for, captioned, run_and_show
 
@@ -190,24 +190,30 @@ def validate(
 
 
 @app.command()
-def demo(no_progress: option.NoProgress = False) -> Answer:
-    """Run everything once on the six bundled stocks, on the CPU, in a few minutes.
+def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -> Answer:
+    """Run everything once on the six bundled stocks, or some of them, on the CPU, in minutes.
 
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
     --context-length 256 --max-steps 60 --grid num_samples=5,10 --device cpu --jobs 2`: the policy
     itself would look back on 448 bars and more, take up to 3,500 steps, and the search would draw
     up to 50 paths. The nano bases exist to run the system offline; their forecasts are not for
-    trading.
+    trading. `retrain demo --stocks NVDA` takes about a minute.
     """
     from retrain_assets.models.forecaster import families
     from retrain_assets.universe import Selection
     from retrain_assets.work import Options, Search
 
+    symbols = tuple(stocks or DEMO_SYMBOLS)
+    if others := set(symbols) - set(DEMO_SYMBOLS):
+        raise BadInput(
+            f"{', '.join(sorted(others))}: not in the demo, which has {', '.join(DEMO_SYMBOLS)}; "
+            "for any stock with bars there is `retrain run`"
+        )
     home, _ = opened()
     search = Search(grid={"num_samples": DEMO_PATHS})
     options = Options(
         families=tuple(families()),
-        bases=dict.fromkeys(families(), "nano"),
+        bases={name: own.default_base for name, own in families().items()},
         context_length=DEMO_CONTEXT,
         max_steps=DEMO_STEPS,
         search=search,
@@ -219,7 +225,7 @@ def demo(no_progress: option.NoProgress = False) -> Answer:
     )
     return run_and_show(
         home,
-        Selection(DEMO_SYMBOLS),
+        Selection(symbols),
         DEMO_MONTH,
         options,
         caption=caption,

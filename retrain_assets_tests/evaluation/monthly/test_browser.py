@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +9,13 @@ import pytest
 
 from retrain_assets.evaluation.monthly.facts import MonthFacts, SeenBars
 from retrain_assets.evaluation.monthly.page import page
+from retrain_assets_tests.browser import browser
 from retrain_assets_tests.evaluation.monthly.made import MONTH, MONTHS, live, month_of, record_of
 from retrain_assets_tests.finished import Finished
 
+__all__ = ["browser"]
 PHONE, DESKTOP = 390, 1280
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LONG = "a_word_that_is_longer_than_any_screen_is_wide_" * 4
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests here, started once."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(f"none of {', '.join(NAMES)} is on this machine")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

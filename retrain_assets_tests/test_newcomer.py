@@ -1,0 +1,222 @@
+"""A newcomer's first quarter of an hour: clone, the README's own commands, a click in the page.
+
+The clone has an environment of its own, in which only this package is installed; all others are
+borrowed from where the tests run, so that nothing is downloaded. Screenshots are kept in
+`.newcomer/` of the checkout, or where RETRAIN_SCREENSHOTS says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrain_assets_tests.browser import browser
+
+__all__ = ["browser"]
+ROOT = Path(__file__).parents[1]
+SCREENSHOTS = Path(os.environ.get("RETRAIN_SCREENSHOTS", ROOT / ".newcomer"))
+STOCK, MONTH = "NVDA", "2023-08"
+PATIENCE = 240.0
+MILLISECONDS = 1000
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is no repository to clone"),
+]
+
+
+def commands(text: str) -> list[str]:
+    """The `make` commands of a README's shell blocks, in their order."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = (line.partition("#")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line.startswith("make ")]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A fresh clone, and the shell in which a newcomer works there."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def run(self, command: str) -> str:
+        """What a command prints; fails with that if it fails."""
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    root = tmp_path_factory.mktemp("newcomer") / "retrain_assets"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
+    venv.create(root / ".venv", symlinks=True)
+    purelib = Path(sysconfig.get_path("purelib", vars={"base": str(root / ".venv")}, scheme="venv"))
+    # A path of a .pth file is searched, but what .pth files lie there is not read: the package
+    # that the tests run is not among what is borrowed.
+    (purelib / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (root / ".venv" / ".locked").touch()
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    return Clone(root, environment | {"PYTHON": sys.executable, "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def shown(clone: Clone) -> str:
+    """What the README's command for the demo printed, for one stock."""
+    demo = next(c for c in commands((clone.root / "README.md").read_text()) if "demo" in c)
+    return clone.run(f"{demo} STOCKS={STOCK}")
+
+
+def test_the_demo_ends_with_a_table_beside_naive(shown: str) -> None:
+    assert STOCK in shown
+    assert "naive" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.fixture(scope="module")
+def page(clone: Clone, shown: str) -> Iterator[str]:
+    """Dagster's pages over what the demo left; the README's command but for the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(clone.root / ".venv" / "bin" / "retrain"), "ui", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with served(command, clone.root, clone.environment, address):
+        yield address
+
+
+@contextlib.contextmanager
+def served(
+    command: list[str], root: Path, environment: dict[str, str], address: str
+) -> Iterator[None]:
+    """Pages at an address, from when they answer until the block ends; no process is left."""
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + PATIENCE
+            while not answers(address):
+                log.seek(0)
+                assert server.poll() is None, log.read()[-3000:]
+                assert time.monotonic() < until, f"{address} did not answer"
+                time.sleep(0.5)
+            yield
+        finally:
+            for ending in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, ending)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(30)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def test_a_click_materializes_a_partition_that_shows_its_picture(browser: Any, page: str) -> None:
+    """The month's summary, which takes seconds: the graph, one click, green, the picture."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1000})
+    try:
+        tab = context.new_page()
+        tab.set_default_timeout(60 * MILLISECONDS)
+        tab.goto(f"{page}/asset-groups")
+        for group in ("market", "training", "search", "comparison", "promotion"):
+            tab.get_by_text(group, exact=True).first.wait_for()
+        kept(tab, "1-graph")
+        partition = f"{page}/assets/comparison_summary?view=partitions&partition={MONTH}"
+        tab.goto(partition)
+        before = run_shown(tab)
+        tab.get_by_role("button", name="Materialize").first.click()
+        launch = tab.get_by_role("button", name="Launch 1 run")
+        launch.wait_for()
+        kept(tab, "2-launch")
+        launch.click()
+        launch.wait_for(state="hidden")
+        until = time.monotonic() + PATIENCE
+        while run_shown(tab) == before:
+            assert time.monotonic() < until, "the run did not end"
+            time.sleep(2)
+            tab.goto(partition)
+        tab.get_by_text("Materialized", exact=True).first.wait_for()
+        picture = tab.get_by_role("img", name="By stock")
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("one => one.complete && one.naturalWidth") > 0
+        kept(tab, "3-partition")
+        assert status_of(page, run_shown(tab)) == "SUCCESS"
+    finally:
+        context.close()
+
+
+def run_shown(tab: Any) -> str:
+    """The run, its id cut short, that the partition on the page was last materialized by."""
+    link = tab.locator("a[href*='/runs/']").first
+    link.wait_for()
+    return str(link.inner_text()).strip()
+
+
+def status_of(page: str, run: str) -> str:
+    """How a run ended, by what its page asks the server."""
+    query = {"query": "{ runsOrError { ... on Runs { results { runId status } } } }"}
+    asked = urllib.request.Request(
+        f"{page}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        runs = json.load(reply)["data"]["runsOrError"]["results"]
+    (found,) = [one["status"] for one in runs if one["runId"].startswith(run)]
+    return str(found)
+
+
+def kept(tab: Any, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=str(SCREENSHOTS / f"{name}.png"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_every_command_of_the_readme_works_in_a_fresh_environment(tmp_path: Path) -> None:
+    """Nothing is borrowed here: `make demo` installs what is locked, then all six stocks run."""
+    root = tmp_path / "retrain_assets"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RETRAIN_", "VIRTUAL"))}
+    told = commands((root / "README.md").read_text())
+    assert {"make demo", "make ui", "make mlflow"} <= set(told)
+    (root / "demo.log").write_text(
+        subprocess.run(
+            ["make", "demo"], cwd=root, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+    )
+    for name, port in (("ui", 3000), ("mlflow", 5000)):
+        with served(["make", name], root, environment, f"http://127.0.0.1:{port}"):
+            pass
