@@ -170,8 +170,9 @@ def test_a_click_materializes_a_partition_that_shows_its_picture(browser: Any, p
             time.sleep(2)
             tab.goto(partition)
         tab.get_by_text("Materialized", exact=True).first.wait_for()
+        tab.get_by_text("[Show Markdown]").first.click()
         picture = tab.get_by_role("img", name="By stock")
-        picture.scroll_into_view_if_needed()
+        picture.wait_for()
         assert picture.evaluate("one => one.complete && one.naturalWidth") > 0
         kept(tab, "3-partition")
         assert status_of(page, run_shown(tab)) == "SUCCESS"

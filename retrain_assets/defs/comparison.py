@@ -10,11 +10,11 @@ from pydantic import Field
 
 from retrain_assets.defs.adapters import adapter_name, require_same_bars
 from retrain_assets.defs.device import Device
+from retrain_assets.defs.fans import forecasts_shown
 from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
-from retrain_assets.defs.plots import embedded
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Models, Reports
@@ -99,7 +99,7 @@ def comparison(
     for note in found.notes:
         tell(context, note)
     tell(context, f"winner: {record['winner']}", 1.0)
-    fan = _fan(record, compared.forecasts)
+    fan = forecasts_shown(record, compared.forecasts)
     return recipe.output(dict(record), metadata=_metadata(record, text, file) | fan)
 
 
@@ -355,17 +355,6 @@ def _write_forecasts(compared: "Comparison", file: "Path") -> "Path":
     with atomic_file(file) as partial:
         compared.forecasts.to_parquet(partial, index=False)
     return file
-
-
-def _fan(record: "StockRecord", forecasts: "pd.DataFrame") -> dict[str, Any]:
-    """What was forecast on the test against what came, as a picture; empty without a family."""
-    from retrain_assets.evaluation.monthly.facts import MonthFacts
-    from retrain_assets.evaluation.monthly.figures import forecast
-
-    symbol = record["symbol"]
-    facts = MonthFacts(record["month"], comparisons={symbol: record}, forecasts={symbol: forecasts})
-    drawn = forecast(facts, symbol)
-    return {} if drawn is None else {"forecasts on the test": dg.MetadataValue.md(embedded(drawn))}
 
 
 def _metadata(record: "StockRecord", text: str, forecasts: "Path") -> dict[str, Any]:

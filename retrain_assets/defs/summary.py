@@ -67,14 +67,15 @@ def comparison_summary(
         stale.unlink()
     for file, content in written.items():
         write_json(file, content)
+    content = next(iter(contents.values()), {})
     context.log.info(f"{len(records)} stocks in {len(written)} files in {folder}")
     return dg.Output(
         {str(h): str(f) for h, f in zip(contents, written, strict=True)},
         metadata={
             "stocks": len(records),
-            "table": dg.MetadataValue.md(_markdown(records)),
-            "pooled": dg.MetadataValue.md(_pooled(next(iter(contents.values()), {}))),
-            **_pooled_skill(next(iter(contents.values()), {})),
+            **({"errors": _errors(records)} if records else {}),
+            **({"pooled": _pooled(content)} if content.get("pooled") else {}),
+            **_pooled_skill(content),
             **_by_stock(key, records),
             "folder": dg.MetadataValue.path(folder),
         },
@@ -82,12 +83,23 @@ def comparison_summary(
 
 
 def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:
-    """Skill of every stock with its interval, as a picture; empty without a family."""
+    """Skill of every stock's candidates with its interval, as table and picture; empty without."""
     from retrain_assets.evaluation.monthly.facts import MonthFacts
-    from retrain_assets.evaluation.monthly.figures import skill_by_stock
+    from retrain_assets.evaluation.monthly.figures import skill_by_stock, skills
 
     drawn = skill_by_stock(MonthFacts(month, comparisons={r["symbol"]: r for r in records}))
-    return {} if drawn is None else {"skill by stock": dg.MetadataValue.md(embedded(drawn))}
+    if drawn is None:
+        return {}
+    rows = []
+    for record in records:
+        for family in record["candidates"]:
+            found = skills(record, family)
+            told = {name: _shown(found.get(name)) for name in ("test", "selection", "low", "high")}
+            rows.append(dg.TableRecord({"stock": record["symbol"], "model": family} | told))
+    return {
+        "skill over naive, %": dg.MetadataValue.table(rows),
+        "skill by stock": dg.MetadataValue.md(embedded(drawn)),
+    }
 
 
 def _pooled_skill(content: dict[str, Any]) -> dict[str, float]:
@@ -99,41 +111,44 @@ def _pooled_skill(content: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _markdown(records: "list[StockRecord]") -> str:
-    """Skill of every candidate on the test holdout by stock, as a Markdown table."""
-    rows = [
-        "| stock | bars | difficulty | winner | test MAE % |",
-        "| --- | ---: | --- | --- | --- |",
-    ]
+def _errors(records: "list[StockRecord]") -> dg.MetadataValue[Any]:
+    """Errors of every candidate on the test holdout by stock."""
+    rows = []
     for record in records:
         scores = ", ".join(
             f"{row['candidate']} {row['mae_pct']:.2f}"
             for row in record["scores"]
             if (row["segment"], row["scope"]) == ("test", "holdout")
         )
-        rows.append(
-            f"| {record['symbol']} | {record['bars']} | {record['difficulty']} "
-            f"| {record['winner']} | {scores} |"
-        )
-    return "\n".join(rows)
+        known = {name: record[name] for name in ("bars", "difficulty", "winner")}
+        rows.append(dg.TableRecord({"stock": record["symbol"]} | known | {"test MAE, %": scores}))
+    return dg.MetadataValue.table(rows)
 
 
-def _pooled(content: dict[str, Any]) -> str:
-    """Pooled skill of every candidate, this month and to date, as a Markdown table."""
-    rows = [
-        "| candidate | skill % this month | to date | 95 % interval | p | months |",
-        "| --- | ---: | ---: | --- | ---: | ---: |",
-    ]
+def _pooled(content: dict[str, Any]) -> dg.MetadataValue[Any]:
+    """Pooled skill of every candidate, this month and to date."""
+    rows = []
     for name, now in content.get("pooled", {}).items():
         # Of a month that is not over, and of a candidate that is new in it, there is none.
-        all_of_them = content["pooled_to_date"].get(name, _NOTHING_YET)
-        ends = (all_of_them["skill_low"], all_of_them["skill_high"])
-        between = "-" if None in ends else " to ".join(_percent(end) for end in ends)
+        to_date = content["pooled_to_date"].get(name, _NOTHING_YET)
+        ends = (to_date["skill_low"], to_date["skill_high"])
         rows.append(
-            f"| {name} | {_percent(now['skill'])} | {_percent(all_of_them['skill'])} | {between} "
-            f"| {_plain(all_of_them['p_value'])} | {all_of_them['months']} |"
+            dg.TableRecord(
+                {
+                    "candidate": name,
+                    "skill % this month": _percent(now["skill"]),
+                    "to date": _percent(to_date["skill"]),
+                    "95 % interval": "-" if None in ends else " to ".join(map(_percent, ends)),
+                    "p": _plain(to_date["p_value"]),
+                    "months": to_date["months"],
+                }
+            )
         )
-    return "\n".join(rows)
+    return dg.MetadataValue.table(rows)
+
+
+def _shown(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:+.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -63,7 +63,7 @@ def skill_by_stock(facts: MonthFacts) -> Picture | None:
         ticks.append(center)
         for nth, family in enumerate(families):
             y = center - (nth - (len(families) - 1) / 2) * 0.8
-            values = _skills(record, family)
+            values = skills(record, family)
             _draw_skill(axes, y, values, series(nth))
             lowest, highest = min([lowest, *values.values()]), max([highest, *values.values()])
     axes.set_xlim(max(lowest, _WORST) - 6, min(highest, 100) + 6)
@@ -79,8 +79,11 @@ def skill_by_stock(facts: MonthFacts) -> Picture | None:
     return picture(figure, id="skill-by-stock", title="By stock", text=text, note=_BY_STOCK)
 
 
-def _skills(record: Any, family: str) -> dict[str, float]:
-    """Skill in %: `test`, and of the selection `selection`, `low` and `high`, if there are any."""
+def skills(record: Any, family: str) -> dict[str, float]:
+    """Skill over naive in %: `test`, and on the selection `selection`, `low` and `high`.
+
+    What is not known is left out.
+    """
     entry = record["candidates"].get(family)
     if entry is None:
         return {}
@@ -109,7 +112,7 @@ def _draw_skill(axes: Axes, y: float, values: Mapping[str, float], color: str) -
 def _in_words(record: Any, families: Sequence[str]) -> str:
     parts = []
     for family in families:
-        values = _skills(record, family)
+        values = skills(record, family)
         if "test" in values:
             parts.append(f"{family} {values['test']:+.1f} % on the test")
     return ", ".join(parts) or "no candidate"
@@ -171,7 +174,7 @@ def forecast(facts: MonthFacts, symbol: str) -> Picture | None:
     rows = test[test["scope"] == "holdout"]
     if rows.empty:
         return None
-    closes = _closes(test)
+    closes = closes_of(test)
     at = pd.Series(range(len(closes)), index=closes.index)
     first = max(0, at[rows["cutoff"].min()] - _BEFORE)
     figure = blank(*_SMALL, (0.5, 0.3, 0.1, 0.08))
@@ -196,8 +199,11 @@ def forecast(facts: MonthFacts, symbol: str) -> Picture | None:
     return picture(figure, id=f"fan-{slug(symbol)}", title=f"{symbol}, forecasts", text=text)
 
 
-def _closes(test: pd.DataFrame) -> pd.Series[float]:
-    """Closes by session, of all targets and origins of the test."""
+def closes_of(test: pd.DataFrame) -> pd.Series[float]:
+    """Closes by session, of all targets and origins of the test.
+
+    test: of a table of forecasts, the rows of its test.
+    """
     targets = test[["ds", "y"]].set_axis(["session", "close"], axis=1)
     origins = test[["cutoff", "origin_close"]].set_axis(["session", "close"], axis=1)
     both = pd.concat([targets, origins]).drop_duplicates("session").sort_values("session")
