@@ -165,17 +165,19 @@ def test_a_click_materializes_a_partition_that_shows_its_picture(browser: Any, p
         launch.click()
         launch.wait_for(state="hidden")
         until = time.monotonic() + PATIENCE
-        while run_shown(tab) == before:
+        while (run := run_shown(tab)) == before or status_of(page, run) != "SUCCESS":
+            assert status_of(page, run) != "FAILURE", run
             assert time.monotonic() < until, "the run did not end"
-            time.sleep(2)
+            time.sleep(1)
             tab.goto(partition)
+        tab.reload()  # what it shows was asked for before the run was seen to have ended
+        assert run_shown(tab) == run
         tab.get_by_text("Materialized", exact=True).first.wait_for()
         tab.get_by_text("[Show Markdown]").first.click()
         picture = tab.get_by_role("img", name="By stock")
         picture.wait_for()
         assert picture.evaluate("one => one.complete && one.naturalWidth") > 0
         kept(tab, "3-partition")
-        assert status_of(page, run_shown(tab)) == "SUCCESS"
     finally:
         context.close()
 
