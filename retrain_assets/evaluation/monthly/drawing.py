@@ -30,6 +30,8 @@ _ALONE = {
     "var(--series-3)": "#1b7f6b",
     "var(--series-4)": "#7a4aa8",
 }
+_BOX = re.compile(r'viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"')
+_ZOOM = 1.6  # pixels a point
 _NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 _SMALL = 8.5
 _HEAD = re.compile(r"^.*?(?=<svg)|<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>", re.S)
@@ -117,10 +119,13 @@ def picture(figure: Figure, *, id: str, title: str, text: str, note: str = "") -
 
 
 def standing_alone(drawn: Picture) -> str:
-    """The picture as an SVG file of its own, on white and in the page's light colours."""
+    """The picture as an SVG file of its own: of a fixed size, on white, in light colours."""
     svg = drawn.svg
     for style, color in _ALONE.items():
         svg = svg.replace(style, color)
     named = "" if _NAMESPACE in svg else f" {_NAMESPACE}"
+    size = ""
+    if box := _BOX.search(svg):
+        size = " ".join(f'{n}="{_ZOOM * float(v):.0f}"' for n, v in box.groupdict().items())
     look = "background: #fff; color: #1c2024; font-family: system-ui, sans-serif"
-    return svg.replace("<svg ", f'<svg{named} style="{look}" ', 1)
+    return svg.replace("<svg ", f'<svg{named} {size} style="{look}" ', 1)

@@ -8,7 +8,13 @@ from xml.etree import ElementTree
 import pytest
 
 from retrain_assets.evaluation.monthly import figures
-from retrain_assets.evaluation.monthly.drawing import Picture, blank, picture, plain
+from retrain_assets.evaluation.monthly.drawing import (
+    Picture,
+    blank,
+    picture,
+    plain,
+    standing_alone,
+)
 from retrain_assets.evaluation.monthly.facts import MonthFacts
 from retrain_assets_tests.evaluation.monthly.made import MONTH, MONTHS, month_of, record_of
 
@@ -43,6 +49,15 @@ def test_each_is_an_image_with_a_name_and_words(pictures: list[Picture]) -> None
         assert one.text
         assert root.get("width") is None  # as wide as the page has room for
         assert root.get("viewBox")
+
+
+def test_one_that_stands_alone_has_a_size_and_needs_no_page(pictures: list[Picture]) -> None:
+    for one in pictures:
+        alone = standing_alone(one)
+        root = ElementTree.fromstring(alone)
+        assert root.tag == f"{SVG}svg"
+        assert int(root.get("width", 0)) > int(root.get("height", 0)) > 0
+        assert not re.search(r"var\(|currentColor", alone)
 
 
 def test_colours_are_the_pages_own(pictures: list[Picture]) -> None:
