@@ -266,7 +266,7 @@ class Validation:
 
     def summaries(self) -> list[str]:
         """Of parameters alone: nothing is compared."""
-        return ["params_summary"]
+        return ["params_summary", "month_report"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or setting, and for a value out of range."""

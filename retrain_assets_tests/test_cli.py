@@ -20,6 +20,7 @@ import pytest
 from retrain_assets import cli, options
 from retrain_assets.errors import BadInput
 from retrain_assets.home import DAGSTER_PAGE, MLFLOW_PAGE, Home
+from retrain_assets.models.forecaster import families
 from retrain_assets_tests.installed import MONTH, made_bars
 
 QUICK = ["--model-type", "kronos", "--base", "tiny", "--max-steps", "3", "--device", "cpu"]
@@ -241,8 +242,8 @@ def test_a_comparison_compares_what_is_stored_and_decides_nothing(
     assert (done["params"], done["decision"]) == ({}, None)
     assert failed["run_id"] is None
     assert failed["errors"] == [
-        "no kronos or toto adapter of SHORT 2023-08: train one with `retrain run --stocks SHORT "
-        "--month 2023-08`"
+        f"no {' or '.join(families())} adapter of SHORT 2023-08: train one with `retrain run "
+        "--stocks SHORT --month 2023-08`"
     ]
     assert {file: file.read_bytes() for file in kept} == kept
     # A request that is refused is no failure of the stock: the results stay as they are.

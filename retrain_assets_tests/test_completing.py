@@ -83,6 +83,11 @@ def test_bases_are_those_of_the_tables_and_of_the_file(folder: Path) -> None:
     assert "kronos=mine,toto=22m" in completing.bases("kronos=mine,toto=")
 
 
+@pytest.mark.parametrize("name", families())
+def test_the_bundled_base_of_every_family_is_completed(folder: Path, name: str) -> None:
+    assert f"{name}={families()[name].default_base}" in completing.bases(f"{name}=")
+
+
 def test_an_unreadable_universe_completes_nothing(folder: Path) -> None:
     (folder / "universe.yaml").write_text("stocks: {")
     assert completing.symbols("") == completing.months("") == []

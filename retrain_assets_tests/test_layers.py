@@ -12,13 +12,11 @@ import retrain_assets
 
 PACKAGE = Path(retrain_assets.__file__).parent
 LOWER = ("market", "models", "training", "evaluation")
-UPPER = (
-    *("defs", "definitions", "launcher", "home", "universe", "live", "serving", "served"),
-    *("export", "export_contents", "export_files", "export_training"),
-    *("cli", "display", "opened", "options", "pages", "runs", "supplies", "work", "workers"),
-    *("decisions", "walk", "running", "followups", "fetching", "cards", "pools"),
-    *("answers", "completing", "orphans", "pipeline", "status", "reporting"),
-    *("database", "storage", "guard", "prune", "retention", "retention_runs"),
+# What both layers use. Every other module is of the upper layer.
+SHARED = ("errors", "files")
+UPPER = sorted(
+    {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.name == "defs"}
+    - {"__init__", *SHARED}
 )
 FORBIDDEN = ("dagster", "mlflow", *(f"retrain_assets.{name}" for name in UPPER))
 # A GPU machine that runs only the training needs no more than these.
@@ -80,6 +78,25 @@ def test_training_needs_few_packages(path: Path) -> None:
     tree, package = parsed(path)
     tops = {name.split(".")[0] for name in imported(at_module_level(tree), package)}
     assert tops - set(sys.stdlib_module_names) - {"retrain_assets"} <= BARE
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "market").rglob("*.py")), ids=lambda p: p.stem)
+def test_bars_know_nothing_of_models(path: Path) -> None:
+    others = [f"{PACKAGE.name}.{name}" for name in LOWER if name != "market"]
+    assert not [n for n in imported(*parsed(path)) for prefix in others if within(n, prefix)]
+
+
+def test_what_both_layers_use_is_not_of_either() -> None:
+    shared = {f"{PACKAGE.name}.{name}" for name in SHARED}
+    for name in SHARED:
+        names = imported(*parsed(PACKAGE / f"{name}.py"))
+        own = {n for n in names if within(n, PACKAGE.name)}
+        assert not [n for n in own if not any(within(n, prefix) for prefix in shared)]
+
+
+def test_a_folder_is_of_one_of_the_layers() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == {*LOWER, "defs"}
 
 
 def test_the_rule_sees_every_form_of_import() -> None:

@@ -137,6 +137,7 @@ def test_summaries_that_are_older_than_a_result_are_pending(home: Home) -> None:
         "params_summary",
         "regression_report",
         "guide_files",
+        "month_report",
     }
     assert all(waiting.values())
     for name in waiting:
@@ -148,6 +149,7 @@ def test_summaries_that_are_older_than_a_result_are_pending(home: Home) -> None:
     assert {name for name, old in waiting.items() if old} == {
         "comparison_summary",
         "regression_report",
+        "month_report",
     }
 
 

@@ -221,9 +221,10 @@ def test_a_value_out_of_range_is_refused_before_a_model_is_loaded() -> None:
         Search(grid={"temperature": (0.6, -1)}).check(["kronos"])
 
 
-def test_the_summary_of_nothing_is_no_file(home: Home) -> None:
+def test_the_summary_of_nothing_is_a_report_that_says_so(home: Home) -> None:
     home.results.joinpath(SUMMARY).parent.mkdir(parents=True)
     write_json(home.results / SUMMARY, [])
     with dg.DagsterInstance.get() as instance:
-        assert runs.summarise(build_definitions(home), instance, MONTH, [], VALIDATION) == []
+        (file,) = runs.summarise(build_definitions(home), instance, MONTH, [], VALIDATION)
+    assert file.suffix == ".html"
     assert not (home.results / SUMMARY).exists()

@@ -46,12 +46,14 @@ WORST_FIRST: tuple[State, ...] = ("failed", "stale", "missing", "done")
 BEGUN = ("market_bars", "baseline_metrics")
 _RUNS = 5000  # failed ones of a month that are looked at
 _last_closed = lru_cache(maxsize=64)(last_closed)  # asked for every stock
+_MODELS = tuple(name(f) for f in families() for name in (adapter_name, params_name))
 # A month's summaries, and the assets they are made of.
 _SUMMARIES = {
     "comparison_summary": (COMPARISON,),
-    "params_summary": tuple(name(f) for f in families() for name in (adapter_name, params_name)),
+    "params_summary": _MODELS,
     "regression_report": (COMPARISON, CHAMPION),
     "guide_files": (CHAMPION,),
+    "month_report": (*_MODELS, COMPARISON, CHAMPION),
 }
 
 

@@ -6,7 +6,7 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retrain_assets.evaluation.report import (
     Scope,
@@ -23,6 +23,30 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 100
+
+
+class _Column(NamedTuple):
+    """A score in the tables of errors: heading, name in `metrics.SCORES`, and how it is shown.
+
+    factor: on the score. form: None for a price.
+    """
+
+    heading: str
+    score: str
+    factor: float = 1.0
+    form: str | None = ".2f"
+
+
+_COLUMNS = (
+    _Column("MAE", "mae", form=None),
+    _Column("MAE %", "mae_pct"),
+    _Column("return\nMAE %", "return_mae", 100),
+    _Column("RMSE", "rmse", form=None),
+    _Column("MASE", "mase"),
+    _Column("CRPS", "crps", form=None),
+    _Column("80 %", "coverage_80"),
+    _Column("skill %", "skill", 100, "+.1f"),
+)
 _READING = """\
 MAE, RMSE and CRPS are in price units, MAE % is 100 x MAE / mean actual close, return MAE % is
 relative to the close that was forecast from. MASE is MAE over the mean one-session move before
@@ -84,15 +108,12 @@ def _scores(record: StockRecord, segment: Segment, scope: Scope, title: str) -> 
     """Every candidate's scores of one kind."""
     rows = scored(record, segment, scope)
     interval = any(row["skill_low"] is not None for row in rows.values())
-    headings = ["MAE", "MAE %", "return\nMAE %", "RMSE", "MASE", "CRPS", "80 %", "skill %"]
+    headings = [column.heading for column in _COLUMNS]
     table = _table(*headings, *(["95 % interval"] if interval else []))
     price = _price_form(max(row["mae"] for row in rows.values()))
     for name, row in rows.items():
-        cells = [number(row["mae"], form=price), number(row["mae_pct"])]
-        cells += [number(row["return_mae"], 100), number(row["rmse"], form=price)]
-        cells += [number(row["mase"]), number(row["crps"], form=price), number(row["coverage_80"])]
-        cells += [number(row["skill"], 100, "+.1f"), *([_interval(row)] if interval else [])]
-        table.add_row(name, *cells)
+        cells = [number(row[c.score], c.factor, c.form or price) for c in _COLUMNS]
+        table.add_row(name, *cells, *([_interval(row)] if interval else []))
     origins = next(iter(rows.values()))["origins"]
     return f"{title}: {origins} origins\n{_printed(table)}"
 

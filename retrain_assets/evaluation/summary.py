@@ -108,10 +108,13 @@ def _result(record: StockRecord) -> dict[str, Any]:
 
 
 def _errors(record: StockRecord, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Scores of all candidates in one object, keys as the summary's."""
+    """Scores of all candidates in one object, keys as the summary's; null where one is lacking.
+
+    A record that an earlier version of the code has written lacks the scores that are new.
+    """
     fields: dict[str, Any] = {}
     for metric in _METRICS:
-        fields |= _by_prefix(record, {name: row[metric] for name, row in rows.items()}, metric)
+        fields |= _by_prefix(record, {name: row.get(metric) for name, row in rows.items()}, metric)
     return fields
 
 

@@ -1,9 +1,10 @@
 """What a model family is: the protocol it implements, and the registry that finds it.
 
-A family is one folder under `retrain_assets/models/` whose `__init__.py` holds an object
-named `FAMILY` that implements `ModelFamily`. The registry discovers the folders, so a new
-family needs no edit elsewhere. Importing a family's `__init__` must be cheap: torch is
-imported inside its methods.
+A family is one folder under `retrain_assets/models/` of the family's name. Its `__init__.py`
+holds an object named `FAMILY` that implements `ModelFamily`, and its `bases.py` one named `TABLE`,
+the `BaseTable` from which bases are found and completed in a shell. The registry discovers the
+folders, so a new family needs no edit elsewhere. Importing either must be cheap: torch is imported
+inside the methods.
 """
 
 from __future__ import annotations

@@ -44,16 +44,18 @@ def test_the_numbers_are_those_of_the_record() -> None:
         for row in record["scores"]
         if (row["segment"], row["candidate"]) == ("selection", "kronos.refined")
     ]
-    values = row.split()[1:]
-    assert values[0] == f"{scored['mae']:.3f}"
-    assert values[1] == f"{scored['mae_pct']:.2f}"
-    assert values[2] == f"{100 * scored['return_mae']:.2f}"
-    assert values[3] == f"{scored['rmse']:.3f}"
-    assert values[4] == f"{scored['mase']:.2f}"
-    assert values[5] == f"{scored['crps']:.3f}"
-    assert values[6] == f"{scored['coverage_80']:.2f}"
     low, high = (f"{100 * scored[name]:+.1f}" for name in ("skill_low", "skill_high"))
-    assert values[7:] == [f"{100 * scored['skill']:+.1f}", low, "to", high]
+    assert row.split()[1:] == [
+        f"{scored['mae']:.3f}",
+        f"{scored['mae_pct']:.2f}",
+        f"{100 * scored['return_mae']:.2f}",
+        f"{scored['rmse']:.3f}",
+        f"{scored['mase']:.2f}",
+        f"{scored['crps']:.3f}",
+        f"{scored['coverage_80']:.2f}",
+        f"{100 * scored['skill']:+.1f}",
+        *(low, "to", high),
+    ]
 
 
 @pytest.mark.parametrize(("scale", "shown"), [(1e-4, "0.0001234"), (1, "1.234"), (1e5, "123400")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 from retrain_assets.evaluation.report import StockRecord
@@ -95,6 +96,15 @@ def test_a_skill_that_does_not_exist_is_null() -> None:
     result = comparison_summary("2023-08", [record])[16]["results"]["A"]
     assert result["naive_skill"] is None
     assert result["improvement_pct"] is None
+
+
+def test_a_score_that_an_older_record_lacks_is_null() -> None:
+    older = copy.deepcopy(compared_record("A", ONE))
+    for row in older["scores"]:
+        del row["crps"]
+    (file,) = comparison_summary("2023-08", [older, compared_record("B", ONE)]).values()
+    assert file["results"]["A"]["kronos_crps"] is None
+    assert file["results"]["B"]["kronos_crps"] > 0
 
 
 def test_a_stock_that_failed_takes_the_place_of_its_older_record() -> None:

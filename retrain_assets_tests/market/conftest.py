@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from retrain_assets.market.bars import BarStore
-from retrain_assets_tests.market.vendors import alpaca, vendor, yahoo
+from retrain_assets_tests.market.vendors import alpaca, over_requests, vendor, yahoo
 
-__all__ = ["alpaca", "vendor", "yahoo"]
+__all__ = ["alpaca", "over_requests", "vendor", "yahoo"]
 
 
 @pytest.fixture

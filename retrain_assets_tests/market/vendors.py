@@ -36,7 +36,8 @@ class Vendor:
 
     def answer(self, body: Any, status: int = 200, **headers: str) -> None:
         """Put down one more answer; a name of one that is recorded stands for its JSON."""
-        if isinstance(body, str) and (RECORDED / f"{body}.json").exists():
+        # Only what looks like a name: a long text is none, and no path either.
+        if isinstance(body, str) and body.isidentifier() and (RECORDED / f"{body}.json").exists():
             body = recorded(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers.append((status, body, named))
@@ -90,12 +91,18 @@ def yahoo(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Vendor:
 
 
 @pytest.fixture
-def alpaca(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Vendor:
+def over_requests(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Vendor:
+    """A vendor that is asked through requests, by a library or directly."""
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", _sender(vendor))
+    return vendor
+
+
+@pytest.fixture
+def alpaca(over_requests: Vendor, monkeypatch: pytest.MonkeyPatch) -> Vendor:
     """Alpaca, behind the session of alpaca-py, and keys for it."""
     monkeypatch.setenv("APCA_API_KEY_ID", "AK-OURS")
     monkeypatch.setenv("APCA_API_SECRET_KEY", "not-to-be-told")
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", _sender(vendor))
-    return vendor
+    return over_requests
 
 
 def _sender(vendor: Vendor) -> Callable[..., requests.Response]:

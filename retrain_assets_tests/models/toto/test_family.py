@@ -21,7 +21,7 @@ CHECKPOINTS = Path(__file__).parents[3] / "data" / "checkpoints"
 
 
 def test_the_registry_finds_it_beside_kronos() -> None:
-    assert list(families()) == ["kronos", "toto"]
+    assert {"kronos", "toto"} <= set(families())
     assert family("toto") is FAMILY
 
 
