@@ -17,7 +17,7 @@ SELDOM := /(tests|transformers/models|sklearn/datasets)/
 TORCH := $(shell grep '^torch==' locks/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui mlflow test test-long check ci clean
+.PHONY: help demo ui mlflow test test-long coverage check ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ test: $(VENV)/.installed ## the default tests
 
 test-long: $(VENV)/.installed ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long --timeout 1800
+
+coverage: $(VENV)/.installed ## the default tests, with what they cover of lines and branches
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed ## lint, formatting, types, direction of imports
 	@$(BIN)/ruff check .

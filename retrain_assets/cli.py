@@ -193,11 +193,17 @@ def validate(
 def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -> Answer:
     """Run everything once on the six bundled stocks, or some of them, on the CPU, in minutes.
 
+    Examples:
+
+    - `retrain demo`
+
+    - `retrain demo --stocks NVDA`
+
     The same as `retrain run --stocks AAPL AMZN GOOG META NFLX NVDA --month 2023-08 --base nano
     --context-length 256 --max-steps 60 --grid num_samples=5,10 --device cpu --jobs 2`: the policy
     itself would look back on 448 bars and more, take up to 3,500 steps, and the search would draw
     up to 50 paths. The nano bases exist to run the system offline; their forecasts are not for
-    trading. `retrain demo --stocks NVDA` takes about a minute.
+    trading. One stock takes about a minute.
     """
     from retrain_assets.models.forecaster import families
     from retrain_assets.universe import Selection

@@ -22,7 +22,17 @@ _Port = Annotated[int, typer.Option(min=1024, max=65535, help="Where to listen."
 
 
 def ui(port: _Port = _UI_PORT) -> None:
-    """Serve Dagster's web pages and its daemon until Ctrl-C, on loopback only."""
+    """Serve Dagster's web pages and its daemon until Ctrl-C, on loopback only.
+
+    Examples:
+
+    - `retrain ui`
+
+    - `retrain ui --port 3001`
+
+    Schedule and sensors work while it runs. Materialize what you like on the pages: it is the same
+    as what `retrain run` does.
+    """
     home, _ = opened()
     require_free(port, "ui")
     with dagster_instance(home):
@@ -35,7 +45,16 @@ def ui(port: _Port = _UI_PORT) -> None:
 
 
 def mlflow(port: _Port = _MLFLOW_PORT) -> int:
-    """Serve MLflow's web pages until Ctrl-C, on loopback only."""
+    """Serve MLflow's web pages until Ctrl-C, on loopback only.
+
+    Examples:
+
+    - `retrain mlflow`
+
+    - `retrain mlflow --port 5001`
+
+    Links on Dagster's pages lead to the usual port.
+    """
     from retrain_assets.defs.resources import build_resources
     from retrain_assets.guard import run_guarded
 
