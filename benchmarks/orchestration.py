@@ -322,11 +322,14 @@ def plan(gate: bool) -> list[tuple[Side, dict[str, int]]]:
     cold = [Side(OURS, warm=False), Side(OURS, warm=False, heavy=HEAVY)]
     if gate:
         return [(bare, {PAGE: 6}), (default, {PAGE: DEFAULT_STOCKS})]
-    sides: list[tuple[Side, dict[str, int]]] = []
-    for count in (6, 24):
-        every = dict.fromkeys(LAUNCHES, count)
-        sides += [(bare, every), *((side, {PAGE: count}) for side in (heavy, *cold))]
-    return [*sides, (default, dict.fromkeys(LAUNCHES, DEFAULT_STOCKS))]
+    few, many = 6, 24
+    return [
+        (bare, dict.fromkeys(LAUNCHES, few)),
+        *((side, {PAGE: few}) for side in (heavy, *cold)),
+        (bare, dict.fromkeys(LAUNCHES, many)),
+        (heavy, {PAGE: many}),
+        (default, dict.fromkeys(LAUNCHES, DEFAULT_STOCKS)),
+    ]
 
 
 def table(rows: Sequence[Row]) -> list[str]:
