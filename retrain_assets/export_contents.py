@@ -46,6 +46,7 @@ class Tree:
     index: dict[str, Any] = field(default_factory=dict)
 
     def leave_out(self, what: str, why: str) -> None:
+        """List something that is not in the tree, and why."""
         self.index.setdefault("left_out", []).append({"what": what, "why": why})
 
     def copy(self, name: str, source: Path, *, remedy: str) -> None:

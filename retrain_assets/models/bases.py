@@ -30,7 +30,9 @@ _Base = TypeVar("_Base", covariant=True)
 class FromEntry(Protocol[_Base]):
     """Makes a base of an entry of `bases.yaml`; raises BadInput starting with `where`."""
 
-    def __call__(self, entry: Mapping[str, Any], *, where: str) -> _Base: ...
+    def __call__(self, entry: Mapping[str, Any], *, where: str) -> _Base:
+        """The base of an entry; where: what an error begins with, file and entry."""
+        ...
 
 
 @dataclass(frozen=True)

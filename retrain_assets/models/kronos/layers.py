@@ -37,6 +37,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) over its root mean square, computed in 32 bits."""
         wide = x.float()
         unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return unit.type_as(x) * self.weight
@@ -105,6 +106,7 @@ class FeedForward(nn.Module):
         self.ffn_dropout = nn.Dropout(dropout_p)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) through the gated feed-forward layer."""
         out: Tensor = self.ffn_dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
         return out
 

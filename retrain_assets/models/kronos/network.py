@@ -122,6 +122,7 @@ class TokenEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=config.d_model**-0.5)
 
     def forward(self, s1: Tensor, s2: Tensor) -> Tensor:
+        """Indices s1, s2 (B, T) of the two halves of a token to embeddings (B, T, D)."""
         both = torch.cat((self.emb_s1(s1), self.emb_s2(s2)), dim=-1) * self.scale  # (B, T, 2D)
         out: Tensor = self.fusion_proj(both)
         return out
@@ -142,6 +143,7 @@ class TimeEmbedding(nn.Module):
             self.add_module(f"{field}_embed", table)
 
     def forward(self, stamps: Tensor) -> Tensor:
+        """Calendar fields (B, T, 5) to the sum of their embeddings (B, T, D)."""
         # This order of summation is the published one; another would round differently.
         order = ("hour", "weekday", "day", "month", "minute")
         column = {field: i for i, field in enumerate(STAMP_SIZES)}
@@ -164,6 +166,7 @@ class SinusoidEmbedding(nn.Module):
         self.emb.weight = nn.Parameter(table, requires_grad=False)
 
     def forward(self, index: Tensor) -> Tensor:
+        """Embedding of each index."""
         out: Tensor = self.emb(index)
         return out
 

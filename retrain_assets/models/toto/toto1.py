@@ -139,6 +139,7 @@ class PatchEmbedding(nn.Module):
         self.projection = nn.Linear(patch, width)
 
     def forward(self, values: Tensor) -> Tensor:
+        """Values (B, V, T) to embedded patches (B, V, patches, D)."""
         patches = patched(values, self.projection.in_features)
         out: Tensor = self.projection(patches.to(self.projection.weight.dtype))
         return out

@@ -62,6 +62,7 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Tensor, place: Place, cache: LayerCache | None) -> Tensor:
+        """x (B, V, patches, D) through attention, then through the feed-forward layer."""
         x = x + self.attention(self.norm1(x), place, cache)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -76,6 +77,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) over its root mean square, computed in 32 bits."""
         wide = x.float()
         unit = wide / (wide.square().mean(-1, keepdim=True) + self.eps).sqrt()
         return unit.type_as(x) * self.scale
@@ -85,6 +87,7 @@ class GatedSiLU(nn.Module):
     """SiLU of the first half times the second half."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., 2 D) to (..., D): its second half, gated by the first."""
         gate, value = x.chunk(2, dim=-1)
         return F.silu(gate) * value
 
@@ -126,6 +129,7 @@ class TimeAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, place: Place, cache: LayerCache | None
     ) -> Tensor:
+        """Attention over the patches of each series; q, k, v (B, V, heads, patches, D)."""
         q, k = place.turn.queries(q), place.turn.keys(k)
         if cache is None:
             return causal_attention(q, k, v, self.dropout_now)
@@ -138,6 +142,7 @@ class SpaceAttention(Attention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, place: Place, cache: LayerCache | None
     ) -> Tensor:
+        """Attention over the series at each patch; q, k, v (B, V, heads, patches, D)."""
         batch, _, _, patches, _ = q.shape
         mask = place.together[:, None, None].expand(-1, patches, -1, -1, -1).flatten(0, 1)
         q, k, v = (x.permute(0, 3, 2, 1, 4).flatten(0, 1) for x in (q, k, v))  # (B N, nh, V, hs)
