@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrain_assets import load_forecaster
+from retrain_assets import load_forecaster, runs
 from retrain_assets.evaluation.production import ProductionStore
 from retrain_assets.evaluation.versions import Version, version_forecaster
 from retrain_assets.files import read_json, write_json
 from retrain_assets.followups import Confirm, Promote
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore, content_hash
-from retrain_assets.models.forecaster import Window
+from retrain_assets.models.forecaster import Window, families
 from retrain_assets.training.adapters import AdapterRecord, ModelStore
 from retrain_assets.work import Search, Validation
 from retrain_assets_tests.finished import ran
@@ -437,7 +437,8 @@ def test_the_report_lists_what_failed_is_missing_and_is_stale(own: Home, capsys:
     code, told = retrain(capsys, "analyze", "--month", AUGUST)
     assert code == 0
     assert f"Failed: {STOCK} toto_params: temperature is -1.0: give a number" in told
-    assert "Missing: AAA: kronos_adapter, kronos_params, toto_adapter" in told
+    missing = [f"{name}_{kind}" for name in families() for kind in ("adapter", "params")]
+    assert f"Missing: AAA: {', '.join(missing)}" in told
     assert f"{STOCK} comparison: made of other bars than are stored now" in told
     assert f"Recommendations: retrain run --stocks {STOCK} AAA SHORT --month {AUGUST}" in told
     report = read_json(own.results / "regression" / AUGUST / "regression_analysis.json")
@@ -560,7 +561,10 @@ def test_a_drift_warns_and_stops_nothing(own: Home) -> None:
     assert "where it was selected, p = " in (check.description or "")
 
 
-def test_a_month_that_was_walked_through_is_not_run_again(own: Home, capsys: Capsys) -> None:
+def test_a_month_that_was_walked_through_is_not_run_again(
+    own: Home, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "families", lambda: dict.fromkeys(FAMILIES))
     before = in_place(own)
     walk = ("backtest", "--from", JULY, "--to", JULY, "--stocks", STOCK, *ASKED)
     code, told = retrain(capsys, *walk, "--no-progress")
