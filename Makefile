@@ -51,13 +51,13 @@ mlflow: $(VENV)/.installed ## MLflow's web pages on http://127.0.0.1:5000
 	@$(BIN)/retrain mlflow
 
 test: $(VENV)/.installed ## the default tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
 coverage: $(VENV)/.installed ## the default tests, with what they cover of lines and branches
-	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed ## lint, formatting, types, direction of imports
 	@$(BIN)/ruff check .

@@ -43,5 +43,5 @@ def test_no_connection_is_held_between_statements(made: list[str], tmp_path: Pat
         instance.add_dynamic_partitions("stock", ["AAA"])
         assert made
         assert engines._engine.cache_info().currsize > 0
-        held = [p for p in Path("/proc/self/fd").iterdir() if ".db" in str(p.resolve())]
+        held = [p for p in Path("/proc/self/fd").iterdir() if tmp_path in p.resolve().parents]
         assert held == []

@@ -47,6 +47,7 @@ def done(
         yield home, outcome
 
 
+@pytest.mark.long
 def test_both_families_are_trained_searched_and_compared(
     done: tuple[Home, runs.Outcome],
 ) -> None:
@@ -87,6 +88,7 @@ def test_both_families_are_trained_searched_and_compared(
     assert {f"{f}{kind}" for f in BOTH.families for kind in ("", "_params")} <= experiments
 
 
+@pytest.mark.long
 def test_a_folder_of_an_adapter_says_which_weights_it_adds_to(
     done: tuple[Home, runs.Outcome],
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) 
     assert list(stale.parent.glob("comparison_summary_*.json")) == [file]
 
 
+@pytest.mark.long
 def test_the_universe_file_says_which_base_is_retrained(home: Home) -> None:
     text = home.universe.read_text(encoding="utf-8")
     home.universe.write_text(text + "bases: {kronos: tiny}\n", encoding="utf-8")

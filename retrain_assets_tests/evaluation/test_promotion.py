@@ -121,7 +121,9 @@ def test_the_simulated_skill_has_the_standard_error_it_is_meant_to_have() -> Non
     assert [len(month.test_candidate) for month in two] == [NEW, 2 * NEW]
 
 
-@pytest.mark.parametrize("world", [CHAMPION, POINTER], ids=["champion", "pointer"])
+@pytest.mark.parametrize(
+    "world", [pytest.param(CHAMPION, marks=pytest.mark.long), POINTER], ids=["champion", "pointer"]
+)
 def test_of_years_without_skill_at_most_one_in_twenty_promotes_anything(world: World) -> None:
     assert share_promoted(world, 200) <= 0.05
 

@@ -155,6 +155,7 @@ def test_a_first_round_is_as_long_as_asked() -> None:
     assert Racing(first=12).sizes(8) == (8,)
 
 
+@pytest.mark.long
 def test_a_reckless_race_is_caught_by_the_same_measure() -> None:
     rng = np.random.default_rng(20)
     reckless = Racing(level=0.45, first=3)

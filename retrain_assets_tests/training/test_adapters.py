@@ -216,6 +216,7 @@ def test_a_warm_start_begins_where_the_earlier_adapter_ended(root: Path) -> None
     assert august.metrics["warm_start"] == july.folder
 
 
+@pytest.mark.long
 def test_a_warm_start_from_another_base_is_refused(root: Path) -> None:
     july = train(prepared(root, month="2023-07"))
     write_base(root / "checkpoints", name="other", seed=1)

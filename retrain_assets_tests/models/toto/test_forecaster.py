@@ -71,7 +71,7 @@ def test_a_forecast_is_the_same_to_the_bit_in_any_company(
 
 
 @pytest.mark.parametrize("base", ["nano", "nano-1"])
-@pytest.mark.parametrize("steps", [7, 64, 80])
+@pytest.mark.parametrize("steps", [7, 64, pytest.param(80, marks=pytest.mark.long)])
 def test_batches_of_other_sizes_agree(base: str, steps: int) -> None:
     """With trained weights: the random ones above make more of a rounding than networks do."""
     windows = windows_of(random_walk(300), context=192, steps=steps, count=5)
