@@ -99,7 +99,8 @@ def test_a_group_reports_what_has_no_bars_and_goes_on(home: Home, retrain: Any) 
     assert told.code == 1
 
 
-TINY = ["--stocks", "AAA", "--base", "tiny", "--grid"]
+BASES = ["--stocks", "AAA", "--base", "kronos=tiny,toto=tiny"]
+TINY = [*BASES, "--grid"]
 REFUSED = {
     "unknown symbol": (
         ["--stocks", "AAB"],
@@ -113,12 +114,8 @@ REFUSED = {
     "month too early": (["--stocks", "AAA", "--month", "2014-12"], "lies before 2015-01"),
     "unknown base": (["--stocks", "AAA", "--base", "huge"], "no Kronos base 'huge'"),
     "unknown family": (["--stocks", "AAA", "--model-type", "lstm"], "no model family 'lstm'"),
-    "no epochs": (["--stocks", "AAA", "--base", "tiny", "--epochs-scale", "0"], "above 0"),
-    "unknown setting": (
-        [*TINY, "heat=1"],
-        "no setting 'heat' to search: use context_length, num_samples, temperature, top_k, top_p, "
-        "use_past_values",
-    ),
+    "no epochs": ([*BASES, "--epochs-scale", "0"], "above 0"),
+    "unknown setting": ([*TINY, "heat=1"], "no setting 'heat' to search: use context_length, "),
     "temperature": ([*TINY, "temperature=-1"], "'temperature' must be a number above 0"),
     "top_p": ([*TINY, "top_p=1.5"], "'top_p' must be in (0, 1]"),
     "a value twice": ([*TINY, "top_k=20,20"], "'top_k' has the value 20 twice"),
