@@ -100,7 +100,7 @@ def comparison(
         tell(context, note)
     tell(context, f"winner: {record['winner']}", 1.0)
     fan = forecasts_shown(record, compared.forecasts)
-    return recipe.output(dict(record), metadata=_metadata(record, text, file) | fan)
+    return recipe.output(dict(record), metadata=fan | _metadata(record, text, file))
 
 
 def _recipe(
@@ -362,7 +362,7 @@ def _metadata(record: "StockRecord", text: str, forecasts: "Path") -> dict[str, 
     from retrain_assets.evaluation.comparison import NAIVE
 
     skills = {
-        f"skill % of {row['candidate']}": 100 * row["skill"]
+        f"skill % of {row['candidate']}": round(100 * row["skill"], 2)
         for row in record["scores"]
         if (row["segment"], row["scope"]) == ("test", "holdout")
         and row["candidate"] != NAIVE

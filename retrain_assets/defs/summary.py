@@ -105,7 +105,7 @@ def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:
 def _pooled_skill(content: dict[str, Any]) -> dict[str, float]:
     """A number a candidate, which Dagster's page draws over the months."""
     return {
-        f"skill % of {name}": 100 * now["skill"]
+        f"skill % of {name}": round(100 * now["skill"], 2)
         for name, now in content.get("pooled", {}).items()
         if now["skill"] is not None
     }
