@@ -347,7 +347,7 @@ FRESH = """
 import json, sys
 import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
-bars, params = pd.read_json(sys.argv[2], dtype=False), json.loads(sys.argv[3])
+bars, params = pd.read_parquet(sys.argv[2]), json.loads(sys.argv[3])
 print(json.dumps(model.predict(bars, params=params).to_dict("records")))
 """
 
@@ -366,8 +366,15 @@ def test_a_model_s_requirements_suffice_in_a_fresh_environment(
     install += ["--find-links", str(wheels), "-r", str(model / "requirements.txt")]
     subprocess.run(install, check=True)
     bars = request_of(bars_of(registry.home))
-    bars.to_json(tmp_path / "bars.json", orient="records")
-    asked = [str(python), "-c", FRESH, str(model), str(tmp_path / "bars.json"), json.dumps(PARAMS)]
+    bars.to_parquet(tmp_path / "bars.parquet")
+    asked = [
+        str(python),
+        "-c",
+        FRESH,
+        str(model),
+        str(tmp_path / "bars.parquet"),
+        json.dumps(PARAMS),
+    ]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "RETRAIN_"))}
     reply = subprocess.run(
         asked, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
