@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from retrain_assets_tests.ports import free_port
 
 PASSWORD = "s3cret/päss@word"  # with what an address must escape
 ESCAPED = "s3cret%2Fp%C3%A4ss%40word"
@@ -23,13 +24,6 @@ def programs() -> Path | None:
     """Folder of the newest server's programs, None where none is installed."""
     found = sorted(_SERVERS.glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
-
-
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

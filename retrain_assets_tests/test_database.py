@@ -27,6 +27,7 @@ from retrain_assets.retention_runs import RunHistory
 from retrain_assets_tests import postgres
 from retrain_assets_tests.finished import Finished, ran
 from retrain_assets_tests.installed import MONTH
+from retrain_assets_tests.ports import free_port
 
 ADDRESS = f"postgresql://me:{postgres.ESCAPED}@db.example:6432/retraining"
 SHOWN_LOCAL = "PostgreSQL at postgresql://me@127.0.0.1:"
@@ -127,7 +128,7 @@ def test_the_settings_of_the_other_instance_are_its_own(
 def test_a_server_that_is_not_there_is_told_in_seconds(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = f"postgresql://me:s3cret@127.0.0.1:{postgres.free_port()}/retraining"
+    address = f"postgresql://me:s3cret@127.0.0.1:{free_port()}/retraining"
     monkeypatch.setenv(database.ENVIRONMENT, address)
     home.prepare()
     started = time.monotonic()

@@ -31,7 +31,7 @@ from retrain_assets.home import Home
 from retrain_assets.opened import dagster_instance
 from retrain_assets.work import QUIET
 from retrain_assets_tests.installed import MONTH, entered
-from retrain_assets_tests.postgres import free_port
+from retrain_assets_tests.ports import free_port
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -29,6 +28,7 @@ from typing import Any
 import pytest
 
 from retrain_assets_tests.browser import browser
+from retrain_assets_tests.ports import free_port
 
 __all__ = ["browser"]
 ROOT = Path(__file__).parents[1]
@@ -103,9 +103,7 @@ def test_the_demo_ends_with_a_table_beside_naive(shown: str) -> None:
 @pytest.fixture(scope="module")
 def page(clone: Clone, shown: str) -> Iterator[str]:
     """Dagster's pages over what the demo left; the README's command but for the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(clone.root / ".venv" / "bin" / "retrain"), "ui", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
     with served(command, clone.root, clone.environment, address):

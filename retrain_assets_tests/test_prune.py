@@ -27,7 +27,7 @@ from retrain_assets.live import load_forecaster
 from retrain_assets.operation import Retention
 from retrain_assets.retention_runs import RunHistory, TrackedHistory
 from retrain_assets_tests.installed import MONTH
-from retrain_assets_tests.postgres import free_port
+from retrain_assets_tests.ports import free_port
 from retrain_assets_tests.promoted import bars_of, promote, trained
 
 CHAMPION, REJECTED = "2021-03", "2021-04"  # two months older than 24 before MONTH

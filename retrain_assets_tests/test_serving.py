@@ -35,6 +35,7 @@ from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
 from retrain_assets.home import Home
 from retrain_assets.universe import Stock, Universe
 from retrain_assets_tests.installed import LAST_BAR, MONTH
+from retrain_assets_tests.ports import free_port
 from retrain_assets_tests.promoted import bars_of, promoted_home, untouched
 
 ROOT = Path(__file__).parents[1]
@@ -299,9 +300,7 @@ def test_requests_at_the_same_time_get_the_same_numbers_to_the_bit(entered: Regi
 @contextmanager
 def serving_apart(uri: str, tracking: str) -> Iterator[str]:
     """`mlflow models serve` in processes of its own; yields its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     commands = Path(sys.executable).parent
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": tracking,

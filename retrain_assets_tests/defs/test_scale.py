@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from retrain_assets.defs.partitions import month_stock, partition_key, register_
 from retrain_assets.defs.requests import BARS_TAG, FINAL_TAG
 from retrain_assets.home import Home
 from retrain_assets_tests.defs.ticks import Daemon, Ticked, keep, list_stocks
+from retrain_assets_tests.ports import free_port
 
 STOCKS = [f"S{number:03}" for number in range(500)]
 MONTHS = [f"{month}" for month in pd.period_range("2018-10", "2023-09", freq="M")]
@@ -112,9 +112,7 @@ def pages(many: Home) -> Iterator[str]:
                 "market_bars", partition=partition_key(str(first), symbol)
             )
             instance.report_runless_asset_event(made)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-w", str(many.dagster / "workspace.yaml")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from retrain_assets.defs.tracking import Tracking
 from retrain_assets.errors import RetrainError
 from retrain_assets.home import Home
 from retrain_assets_tests.outage import contents, runs_of
+from retrain_assets_tests.ports import free_port
 
 
 def tracking_of(folder: Path) -> Tracking:
@@ -170,9 +170,7 @@ def test_a_server_that_dies_half_way_gets_the_rest_when_it_is_back(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     served = Tracking(uri=f"http://127.0.0.1:{port}", artifacts=str(home.tracking / "artifacts"))
     folder = tmp_path / "adapter"
     folder.mkdir()
