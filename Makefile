@@ -9,6 +9,7 @@ STOCKS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # The lock is complete, so there is nothing to resolve, unless another Python needs more. Modules are
 # compiled afterwards, on all cores, but for those that are hardly ever imported; a few are templates
 # and no Python, which is no error.
@@ -51,13 +52,13 @@ mlflow: $(VENV)/.installed ## MLflow's web pages on http://127.0.0.1:5000
 	@$(BIN)/retrain mlflow
 
 test: $(VENV)/.installed ## the default tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	@$(PYTEST)
 
 test-long: $(VENV)/.installed ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
 coverage: $(VENV)/.installed ## the default tests, with what they cover of lines and branches
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.installed ## lint, formatting, types, direction of imports
 	@$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from retrain_assets.work import QUIET, trained
 if TYPE_CHECKING:
     from retrain_assets.training.adapters import ModelStore
 
-DECIDED = ["comparison_summary", "regression_report", "guide_files", "month_report"]
+DECIDED = ["comparison_summary", "regression_report", "guide_files"]
 """The month's assets that change when a stock is compared and decided on again."""
 
 
@@ -74,7 +74,7 @@ class Compare:
 
     def summaries(self) -> list[str]:
         """What is told of comparisons; the guide's files are of what was decided."""
-        return ["comparison_summary", "regression_report", "month_report"]
+        return ["comparison_summary", "regression_report"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family."""
@@ -154,7 +154,7 @@ class Promote:
 
     def summaries(self) -> list[str]:
         """What follows from a decision."""
-        return ["regression_report", "guide_files", "month_report"]
+        return ["regression_report", "guide_files"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for a rule that is unknown or out of range."""
@@ -195,7 +195,7 @@ class Confirm:
 
     def summaries(self) -> list[str]:
         """The report, which shows what was found."""
-        return ["regression_report", "month_report"]
+        return ["regression_report"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for a window that is none."""

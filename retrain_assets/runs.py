@@ -167,7 +167,8 @@ def summarise(
             "failed": {name: _not_searched(outcomes, name) for name in work.searched}
         },
     }
-    return materialize(defs, instance, month, work.summaries(), config)
+    names = [*work.summaries(), "month_report"]
+    return materialize(defs, instance, month, names, config)
 
 
 def materialize(

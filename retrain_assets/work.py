@@ -49,7 +49,7 @@ class Work(Protocol):
         ...
 
     def summaries(self) -> list[str]:
-        """Names of the month's assets that say what came of it."""
+        """Names of the month's assets that say what came of it, beside its report."""
         ...
 
     def check(self, home: Home, device: str) -> None:
@@ -179,8 +179,7 @@ class Options:
 
     def summaries(self) -> list[str]:
         """All; parameters of an adapter that has been replaced are said to be so."""
-        told = ["comparison_summary", "params_summary", "regression_report"]
-        return [*told, "guide_files", "month_report"]
+        return ["comparison_summary", "params_summary", "regression_report", "guide_files"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or base, and for a grid that cannot be searched."""
@@ -266,7 +265,7 @@ class Validation:
 
     def summaries(self) -> list[str]:
         """Of parameters alone: nothing is compared."""
-        return ["params_summary", "month_report"]
+        return ["params_summary"]
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for an unknown family or setting, and for a value out of range."""

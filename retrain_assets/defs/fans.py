@@ -27,10 +27,12 @@ def forecasts_shown(record: StockRecord, forecasts: pd.DataFrame) -> dict[str, A
     from retrain_assets.evaluation.monthly.facts import MonthFacts
     from retrain_assets.evaluation.monthly.figures import forecast
 
+    if not record["candidates"]:
+        return {}
     symbol = record["symbol"]
     facts = MonthFacts(record["month"], comparisons={symbol: record}, forecasts={symbol: forecasts})
     drawn = forecast(facts, symbol)
-    if drawn is None or not record["candidates"]:
+    if drawn is None:
         return {}
     return {
         "last forecast": dg.MetadataValue.md(_last(record, forecasts)),

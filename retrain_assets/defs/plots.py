@@ -24,7 +24,7 @@ def inline(figure: Figure, name: str) -> str:
     """A figure as a Markdown image that carries its own SVG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="svg")
-    return _markdown(picture.getvalue(), name)
+    return markdown_image(picture.getvalue(), name)
 
 
 def embedded(drawn: Picture) -> str:
@@ -32,10 +32,11 @@ def embedded(drawn: Picture) -> str:
     from retrain_assets.evaluation.monthly.drawing import standing_alone
 
     words = ". ".join(part for part in (drawn.text, drawn.note) if part)
-    return f"{_markdown(standing_alone(drawn).encode(), drawn.title)}\n\n{words}"
+    return f"{markdown_image(standing_alone(drawn).encode(), drawn.title)}\n\n{words}"
 
 
-def _markdown(svg: bytes, name: str) -> str:
+def markdown_image(svg: bytes, name: str) -> str:
+    """An SVG as a Markdown image that carries it."""
     return f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
 
 

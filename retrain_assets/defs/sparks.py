@@ -7,11 +7,12 @@ whole picture lies behind the link beside them.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from retrain_assets.defs.plots import markdown_image
 
 INLINE = 1000
 """Characters of Markdown from which on Dagster's page shows a link instead."""
@@ -45,8 +46,7 @@ def spark(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], words: str) -> str:
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{_HEIGHT}'>"
         f"<g fill='none' stroke-width='2'>{paths}</g></svg>"
     )
-    drawn = base64.b64encode(svg.encode()).decode()
-    return f"![{NAME}](data:image/svg+xml;base64,{drawn})\n\n{words}"
+    return f"{markdown_image(svg.encode(), NAME)}\n\n{words}"
 
 
 def _thinned(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """What a month's comparisons come to over all stocks, pooled with the months before."""
 
 import datetime as dt
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -86,6 +87,7 @@ def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:
     """Skill of every stock's candidates with its interval, as table and picture; empty without."""
     from retrain_assets.evaluation.monthly.facts import MonthFacts
     from retrain_assets.evaluation.monthly.figures import skill_by_stock, skills
+    from retrain_assets.evaluation.report import number
 
     drawn = skill_by_stock(MonthFacts(month, comparisons={r["symbol"]: r for r in records}))
     if drawn is None:
@@ -94,7 +96,10 @@ def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:
     for record in records:
         for family in record["candidates"]:
             found = skills(record, family)
-            told = {name: _shown(found.get(name)) for name in ("test", "selection", "low", "high")}
+            told = {
+                name: number(found.get(name), form="+.1f")
+                for name in ("test", "selection", "low", "high")
+            }
             rows.append(dg.TableRecord({"stock": record["symbol"], "model": family} | told))
     return {
         "skill over naive, %": dg.MetadataValue.table(rows),
@@ -127,6 +132,9 @@ def _errors(records: "list[StockRecord]") -> dg.MetadataValue[Any]:
 
 def _pooled(content: dict[str, Any]) -> dg.MetadataValue[Any]:
     """Pooled skill of every candidate, this month and to date."""
+    from retrain_assets.evaluation.report import number
+
+    percent = partial(number, factor=100, form="+.1f")
     rows = []
     for name, now in content.get("pooled", {}).items():
         # Of a month that is not over, and of a candidate that is new in it, there is none.
@@ -136,24 +144,12 @@ def _pooled(content: dict[str, Any]) -> dg.MetadataValue[Any]:
             dg.TableRecord(
                 {
                     "candidate": name,
-                    "skill % this month": _percent(now["skill"]),
-                    "to date": _percent(to_date["skill"]),
-                    "95 % interval": "-" if None in ends else " to ".join(map(_percent, ends)),
-                    "p": _plain(to_date["p_value"]),
+                    "skill % this month": percent(now["skill"]),
+                    "to date": percent(to_date["skill"]),
+                    "95 % interval": "-" if None in ends else " to ".join(map(percent, ends)),
+                    "p": number(to_date["p_value"], form=".2g"),
                     "months": to_date["months"],
                 }
             )
         )
     return dg.MetadataValue.table(rows)
-
-
-def _shown(percent: float | None) -> str:
-    return "-" if percent is None else f"{percent:+.1f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:+.1f}"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"

@@ -63,22 +63,21 @@ def epoch_reporter(
         told = "".join(f", {n} {v:.4f}" for n, v in losses.items())
         more = f"{_pace(begun[0], now)}, {_memory(device)}"
         tell(context, line + told, done, more=more)
-        steps = [(step, prefixed("train", values)) for step, values in now.step_losses]
+        steps = [(step, _prefixed("train", values)) for step, values in now.step_losses]
         epoch = {"validation.loss": now.validation_loss, "learning_rate": now.learning_rate}
         run.log_metrics([*steps, (now.step, epoch)])
 
     return report
 
 
-def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Values under dotted names."""
+def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
 def result(record: "AdapterRecord") -> dict[str, float]:
     """What came out of a training, as MLflow's metrics."""
     names = ("validation_loss", "base_validation_loss", "best_epoch", "steps")
-    return prefixed("result", {name: float(record.metrics[name]) for name in names})
+    return _prefixed("result", {name: float(record.metrics[name]) for name in names})
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,19 +22,10 @@ _STYLES = {
     LINE: "var(--line)",
     **{color: f"var(--series-{place})" for place, color in enumerate(SERIES, 1)},
 }
-# The page's own colours in light (page.css), for a picture that stands alone.
-_ALONE = {
-    "currentColor": "#1c2024",
-    "var(--faint)": "#565e66",
-    "var(--line)": "#d5d9dd",
-    "var(--series-1)": "#1f66b0",
-    "var(--series-2)": "#b8540f",
-    "var(--series-3)": "#1b7f6b",
-    "var(--series-4)": "#7a4aa8",
-}
 _BOX = re.compile(r'viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"')
+_COLOR = re.compile(r"var\(--([\w-]+)\)")
+_NAMED_COLOR = re.compile(r"--([\w-]+): (#[0-9a-f]{6})")
 _ZOOM = 1.6  # pixels a point
-_NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 _SMALL = 8.5
 _HEAD = re.compile(r"^.*?(?=<svg)|<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>", re.S)
 _IDLE = re.compile(r"<!--.*?-->\s*|(?<=\n)\s+", re.S)
@@ -120,12 +113,18 @@ def picture(figure: Figure, *, id: str, title: str, text: str, note: str = "") -
 
 def standing_alone(drawn: Picture) -> str:
     """The picture as an SVG file of its own: of a fixed size, on white, in light colours."""
-    svg = drawn.svg
-    for style, color in _ALONE.items():
-        svg = svg.replace(style, color)
-    named = "" if _NAMESPACE in svg else f" {_NAMESPACE}"
-    size = ""
-    if box := _BOX.search(svg):
-        size = " ".join(f'{n}="{_ZOOM * float(v):.0f}"' for n, v in box.groupdict().items())
-    look = "background: #fff; color: #1c2024; font-family: system-ui, sans-serif"
-    return svg.replace("<svg ", f'<svg{named} {size} style="{look}" ', 1)
+    colors = _light_colors()
+    svg = drawn.svg.replace("currentColor", colors["ink"])
+    svg = _COLOR.sub(lambda name: colors[name[1]], svg)
+    box = _BOX.search(svg)
+    assert box is not None  # every figure has one
+    size = " ".join(f'{n}="{_ZOOM * float(v):.0f}"' for n, v in box.groupdict().items())
+    look = f"background: #fff; color: {colors['ink']}; font-family: system-ui, sans-serif"
+    return svg.replace("<svg ", f'<svg {size} style="{look}" ', 1)
+
+
+@cache
+def _light_colors() -> dict[str, str]:
+    """Colours by name as the page's style has them first, which is in light."""
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return dict(_NAMED_COLOR.findall(css.partition("}")[0]))
