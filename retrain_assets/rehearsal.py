@@ -19,7 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.models import Model
 
-from retrain_assets.defs.plots import loss_curve
+from retrain_assets.evaluation.monthly.facts import MonthFacts
+from retrain_assets.evaluation.monthly.figures import learning
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS, BarStore
 from retrain_assets.market.calendar import US_STOCKS, last_closed
 from retrain_assets.market.schema import validate
@@ -27,6 +28,10 @@ from retrain_assets.served import CONTENT
 from retrain_assets.serving import save_model
 
 _LOSSES = [{"loss": 1.0}, {"loss": 0.5}]
+_METRICS = {
+    **{"step_losses": _LOSSES, "validations": _LOSSES, "epochs": 1, "best_epoch": 1},
+    **{"validation_loss": 0.5, "base_validation_loss": 1.0},
+}
 
 
 def rehearse() -> None:
@@ -35,7 +40,7 @@ def rehearse() -> None:
     values = {name: [1.0] for name in VALUE_COLUMNS}
     bars = pd.DataFrame({"session": [session]} | values)[list(BAR_COLUMNS)]
     bars = validate(bars, symbol="NONE", calendar=US_STOCKS, where="rehearsal")
-    loss_curve({"step_losses": _LOSSES, "validations": _LOSSES})
+    learning(MonthFacts("2023-08", adapters={"none": {"NONE": {"metrics": _METRICS}}}), "NONE")
     Figure().savefig(io.BytesIO(), format="png")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -12,7 +12,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
-pytest_plugins = ["retrain_assets_tests.installed", "retrain_assets_tests.finished"]
+pytest_plugins = [
+    "retrain_assets_tests.installed",
+    "retrain_assets_tests.finished",
+    "retrain_assets_tests.exported",
+]
 LONGEST_FIRST = ("test_newcomer", "test_decisions", "test_cli", "test_survival", "test_runs")
 """Files that take a worker minutes: begun last, they would keep one while the others idle."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from retrain_assets.evaluation.contenders import adapted
 from retrain_assets.evaluation.production import ProductionStore
@@ -21,6 +23,8 @@ from retrain_assets.training.policy import PlanOverrides, plan
 from retrain_assets_tests.installed import install, made_bars
 
 JULY, AUGUST = "2023-07", "2023-08"
+KRONOS = "kronostraining/artifacts/stock_specific"
+TOTO = "tototraining/stock_models"
 CHOSEN = {
     "kronos": {"num_samples": 4, "temperature": 0.7, "top_k": None, "top_p": 0.9},
     "toto": {"temperature": 0.5, "use_past_values": True},
@@ -234,3 +238,21 @@ def make(root: Path) -> Made:
     made.decide(champion(one, {"kronos": kept}, to="naive"))
     made.decide(champion(one | {"symbol": "GONE"}, {"kronos": kept}, to="naive"))
     return made
+
+
+@pytest.fixture(scope="session")
+def champions(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The data folder, to be read only."""
+    return make(tmp_path_factory.mktemp("export") / "data")
+
+
+@pytest.fixture
+def own_champions(champions: Made, tmp_path: Path) -> Made:
+    """A copy of it, to be changed."""
+    shutil.copytree(champions.home.root, tmp_path / "data")
+    return replace(champions, home=Home(tmp_path / "data"))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """All files below a folder, by their paths in it."""
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}

@@ -8,22 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from retrain_assets.errors import BadInput, CheckpointError
 from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.versions import Version
 from retrain_assets.export import export_tree
 from retrain_assets.export_files import retraining_results
 from retrain_assets.export_training import Trained, training_metrics
-from retrain_assets.files import read_json, write_json
-from retrain_assets.home import Home
+from retrain_assets.files import read_json
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import default_layout, family
@@ -31,13 +27,12 @@ from retrain_assets_tests.exported import (
     AUGUST,
     CHOSEN,
     JULY,
+    KRONOS,
+    TOTO,
     Made,
-    decision,
-    make,
+    contents,
 )
 
-KRONOS = "kronostraining/artifacts/stock_specific"
-TOTO = "tototraining/stock_models"
 PEFT = ("adapter_config.json", "adapter_model.safetensors", "base_weights.json")
 
 # As they stand in the guide.
@@ -74,27 +69,11 @@ for found in jq.compile(sys.argv[1]).input_text(sys.stdin.read()):
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp("export") / "data")
-
-
-@pytest.fixture(scope="module")
-def tree(once: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(champions: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export, to be read only."""
     target = tmp_path_factory.mktemp("exported") / "tree"
-    export_tree(target, home=once.home)
+    export_tree(target, home=champions.home)
     return target
-
-
-@pytest.fixture
-def made(once: Made, tmp_path: Path) -> Made:
-    """A copy of the data folder, to be changed."""
-    shutil.copytree(once.home.root, tmp_path / "data")
-    return replace(once, home=Home(tmp_path / "data"))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(params=["binary", "bindings"])
@@ -127,7 +106,7 @@ def shell(
     return run
 
 
-def test_the_tree_has_every_file_of_the_guide_and_no_other(once: Made, tree: Path) -> None:
+def test_the_tree_has_every_file_of_the_guide_and_no_other(champions: Made, tree: Path) -> None:
     wanted = {
         *("export.json", "retraining_results.json", "regression_analysis.json"),
         "hyperparameter_validation_results.json",
@@ -146,12 +125,12 @@ def test_the_tree_has_every_file_of_the_guide_and_no_other(once: Made, tree: Pat
     assert set(contents(tree)) == wanted
     assert read_json(tree / "export.json")["files"] == sorted(wanted)
     for name in ("regression_analysis.json", "hyperparameter_validation_results.json"):
-        source = next(once.home.results.glob(f"*/{AUGUST}/{name}"))
+        source = next(champions.home.results.glob(f"*/{AUGUST}/{name}"))
         assert (tree / name).read_bytes() == source.read_bytes()
     assert (tree / "comparison_results/BBB_comparison.txt").read_text() == "BBB in words\n"
 
 
-def test_the_guides_lines_of_jq_print_what_they_promise(once: Made, shell: Any) -> None:
+def test_the_guides_lines_of_jq_print_what_they_promise(champions: Made, shell: Any) -> None:
     assert shell(WORKING) == [{"stock": "AAA", "mae": 2.5}]
     assert shell(PARAMS) == [
         {
@@ -162,10 +141,10 @@ def test_the_guides_lines_of_jq_print_what_they_promise(once: Made, shell: Any) 
         {"stock": "BBB", "kronos_params": None, "toto_params": None},
     ]
     (metrics,) = shell(METRICS)
-    july = once.comparison("AAA", JULY)["losses"]["selection"]["toto.adapter"]
+    july = champions.comparison("AAA", JULY)["losses"]["selection"]["toto.adapter"]
     assert metrics == {
         "stock": "AAA",
-        "final_val_loss": once.toto_july.metrics["validations"][-1]["loss"],
+        "final_val_loss": champions.toto_july.metrics["validations"][-1]["loss"],
         "final_val_mae": pytest.approx(np.mean(july)),
     }
     # Of three stocks both families were asked for, and SHORT failed.
@@ -182,9 +161,9 @@ def test_the_guides_lines_of_jq_print_what_they_promise(once: Made, shell: Any) 
     [(f"{KRONOS}/AAA/metrics/training.log", "kronos"), (f"{TOTO}/AAA/training_output.txt", "july")],
 )
 def test_the_guides_tail_shows_a_line_an_epoch(
-    once: Made, tree: Path, log: str, record: str
+    champions: Made, tree: Path, log: str, record: str
 ) -> None:
-    adapter = once.kronos if record == "kronos" else once.toto_july
+    adapter = champions.kronos if record == "kronos" else champions.toto_july
     done = subprocess.run(
         ["tail", "-n", "100", log], cwd=tree, capture_output=True, text=True, check=True
     )
@@ -205,30 +184,35 @@ def test_the_guides_tail_shows_a_line_an_epoch(
 
 
 def test_the_guides_live_snippet_finds_its_files(
-    once: Made, tree: Path, monkeypatch: pytest.MonkeyPatch
+    champions: Made, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tree)
     with open("hyperparams/toto/AAA.json") as f:  # noqa: PTH123  # as in the guide
         config = json.load(f)
     assert config["temperature"] == 0.5
     assert config["model_path"] == "tototraining/stock_models/AAA/AAA_model"
-    model = family("toto").load("tiny", checkpoints=once.home.checkpoints, device="cpu")
+    model = family("toto").load("tiny", checkpoints=champions.home.checkpoints, device="cpu")
     assert model.fingerprint == config["fingerprint"]
     wrapped = lora.load(model.module, Path(config["model_path"]), base_weights=model.base_weights)
-    assert weights_digest(lora.adapter_weights(wrapped)) == once.toto_july.digest
+    assert weights_digest(lora.adapter_weights(wrapped)) == champions.toto_july.digest
 
 
-def test_settings_stand_at_the_top_with_the_champions_own_errors(once: Made, tree: Path) -> None:
+def test_settings_stand_at_the_top_with_the_champions_own_errors(
+    champions: Made, tree: Path
+) -> None:
     found = read_json(tree / "hyperparams/kronos/AAA.json")
-    record, compared = once.live("AAA"), once.comparison("AAA")
+    record, compared = champions.live("AAA"), champions.comparison("AAA")
     version = Version.from_json(record["families"]["kronos"]["champion"])
     assert {name: found[name] for name in CHOSEN["kronos"]} == CHOSEN["kronos"]
     assert found["config"] == {"name": f"kronos adapter of {AUGUST}", **CHOSEN["kronos"]}
     assert found["model_path"] == f"{KRONOS}/AAA/adapters/AAA"
     assert (found["stock"], found["base"], found["month"]) == ("AAA", "tiny", AUGUST)
-    assert (found["version"], found["fingerprint"]) == (version.id, once.kronos.fingerprint)
-    assert found["context_length"] == once.kronos.split["context"]
-    assert found["prediction_length"] == once.kronos.split["horizon"]
+    assert (found["version"], found["fingerprint"]) == (
+        version.id,
+        champions.kronos.fingerprint,
+    )
+    assert found["context_length"] == champions.kronos.split["context"]
+    assert found["prediction_length"] == champions.kronos.split["horizon"]
     assert found["in_production"] is True
     # It was promoted, so its errors are the candidate's.
     for section, segment in (("validation", "selection"), ("test", "test")):
@@ -246,10 +230,10 @@ def test_settings_stand_at_the_top_with_the_champions_own_errors(once: Made, tre
 
 
 def test_a_champion_of_an_earlier_month_keeps_its_adapter_and_its_records(
-    once: Made, tree: Path
+    champions: Made, tree: Path
 ) -> None:
     settings = read_json(tree / "hyperparams/toto/AAA.json")
-    table = once.live("AAA")["losses"]["test"]
+    table = champions.live("AAA")["losses"]["test"]
     assert (settings["month"], settings["adapter_month"]) == (AUGUST, JULY)
     assert settings["test"]["price_mae"] == pytest.approx(np.mean(table["toto.incumbent"]))
     assert settings["test"]["latency_s"] is None, "August's comparison has no column of it"
@@ -257,41 +241,44 @@ def test_a_champion_of_an_earlier_month_keeps_its_adapter_and_its_records(
     metrics = read_json(tree / TOTO / "AAA/training_metrics.json")
     config = read_json(tree / TOTO / "AAA/training_config.json")
     for file in (metrics, config):
-        assert (file["month"], file["adapter"]) == (JULY, once.toto_july.digest)
+        assert (file["month"], file["adapter"]) == (JULY, champions.toto_july.digest)
         assert (file["champion"], file["in_production"]) == (True, False)
     stored = lora.read_weights(tree / TOTO / "AAA/AAA_model")
-    assert weights_digest(stored) == once.toto_july.digest != once.toto.digest
+    assert weights_digest(stored) == champions.toto_july.digest != champions.toto.digest
 
 
 def test_a_base_alone_has_no_model_and_its_candidate_is_shown_as_what_it_is(
-    once: Made, tree: Path
+    champions: Made, tree: Path
 ) -> None:
     settings = read_json(tree / "hyperparams/kronos/BBB.json")
     assert settings["model_path"] is None
     assert settings["adapter_month"] is None
     assert settings["temperature"] == family("kronos").default_settings["temperature"]
     assert settings["prediction_length"] == 16
-    assert settings["test"]["latency_s"] == once.comparison("BBB")["latency_s"]["kronos.zero_shot"]
-    table = once.live("BBB")["losses"]["selection"]
+    assert (
+        settings["test"]["latency_s"]
+        == champions.comparison("BBB")["latency_s"]["kronos.zero_shot"]
+    )
+    table = champions.live("BBB")["losses"]["selection"]
     assert settings["validation"]["price_mae"] == pytest.approx(np.mean(table["kronos.incumbent"]))
     metrics = read_json(tree / KRONOS / "BBB/metrics/evaluation.json")
-    assert metrics["adapter"] == once.kronos_b.digest
+    assert metrics["adapter"] == champions.kronos_b.digest
     assert (metrics["champion"], metrics["in_production"]) == (False, False)
     entry = read_json(tree / "export.json")["stocks"]["BBB"]
     assert entry["pointer"] == {"to": "naive", "version": "naive", "since": AUGUST}
     assert entry["families"]["kronos"]["model_path"] is None
 
 
-def test_metrics_and_config_are_those_of_the_fit(once: Made, tree: Path) -> None:
+def test_metrics_and_config_are_those_of_the_fit(champions: Made, tree: Path) -> None:
     metrics = read_json(tree / KRONOS / "AAA/metrics/evaluation.json")
-    fit = once.kronos.metrics
+    fit = champions.kronos.metrics
     assert metrics["val_losses"] == [v["loss"] for v in fit["validations"][1:]]
     assert metrics["base_val_loss"] == fit["validations"][0]["loss"]
     assert metrics["best_val_loss"] == metrics["min_val_loss"] == fit["validation_loss"]
     assert metrics["best_epoch"] == fit["best_epoch"]
     assert len(metrics["train_losses"]) == fit["epochs"]
     assert metrics["timestamp"] == "2023-09-01T06:00:00+00:00"
-    table = once.comparison("AAA")["losses"]
+    table = champions.comparison("AAA")["losses"]
     assert metrics["final_val_mae"] == pytest.approx(np.mean(table["selection"]["kronos.adapter"]))
     assert (metrics["val_mae_segment"], metrics["val_mae_horizon"]) == ("selection", 7)
     assert metrics["val_mae_origins"] == 8
@@ -302,45 +289,47 @@ def test_metrics_and_config_are_those_of_the_fit(once: Made, tree: Path) -> None
     config = read_json(tree / KRONOS / "AAA/checkpoints/training_config.json")
     assert (config["lora_rank"], config["lora_alpha"], config["epochs"]) == (2, 4, 3)
     assert (config["max_steps"], config["warm_start"], config["rung"]) == (20, None, None)
-    assert config["plan"] == once.kronos.plan
+    assert config["plan"] == champions.kronos.plan
     assert Split.from_json({k: v for k, v in config["split"].items() if k != "dates"}).n_bars == 330
-    assert config["split"]["dates"] == once.kronos.split_dates
+    assert config["split"]["dates"] == champions.kronos.split_dates
 
 
-def shown(once: Made, compared: dict[str, Any] | None) -> dict[str, Any]:
-    now = Trained(once.kronos, champion=True, in_production=True, decided_at="", compared=compared)
+def shown(champions: Made, compared: dict[str, Any] | None) -> dict[str, Any]:
+    now = Trained(
+        champions.kronos, champion=True, in_production=True, decided_at="", compared=compared
+    )
     return training_metrics(now)
 
 
 def test_an_adapter_of_a_refinement_is_scored_with_the_settings_it_was_compared_with(
-    once: Made,
+    champions: Made,
 ) -> None:
-    compared = once.comparison("AAA")
+    compared = champions.comparison("AAA")
     compared["candidates"]["kronos"]["name"] = "kronos.refined"
     rows = [r for r in compared["scores"] if r["candidate"] == "kronos.chosen"]
     compared["scores"] += [row | {"candidate": "kronos.refined", "mae": 9.0} for row in rows]
-    metrics = shown(once, compared)
+    metrics = shown(champions, compared)
     assert metrics["final_val_mae"] == 9.0
     assert metrics["val_mae_settings"] == CHOSEN["kronos"]
 
 
-def test_an_error_that_no_comparison_measured_is_null(once: Made) -> None:
-    other = once.comparison("AAA")
+def test_an_error_that_no_comparison_measured_is_null(champions: Made) -> None:
+    other = champions.comparison("AAA")
     other["candidates"]["kronos"]["version"]["adapter"]["digest"] = "of another adapter"
-    alone = once.comparison("AAA")
+    alone = champions.comparison("AAA")
     del alone["candidates"]["kronos"]
     for compared in (None, other, alone):
-        metrics = shown(once, compared)
+        metrics = shown(champions, compared)
         assert (metrics["final_val_mae"], metrics["val_mae_segment"]) == (None, None)
         assert metrics["final_val_loss"] is not None
 
 
-def test_the_index_lists_versions_and_what_was_left_out(once: Made, tree: Path) -> None:
+def test_the_index_lists_versions_and_what_was_left_out(champions: Made, tree: Path) -> None:
     index = read_json(tree / "export.json")
     assert index["month"] == AUGUST
     assert set(index["stocks"]) == {"AAA", "BBB"}
     versions = {n: s["version"] for n, s in index["stocks"]["AAA"]["families"].items()}
-    champions = once.live("AAA")["families"]
+    champions = champions.live("AAA")["families"]
     assert versions == {n: Version.from_json(s["champion"]).id for n, s in champions.items()}
     assert index["stocks"]["AAA"]["pointer"]["version"] == versions["kronos"]
     (left,) = index["left_out"]
@@ -348,166 +337,23 @@ def test_the_index_lists_versions_and_what_was_left_out(once: Made, tree: Path) 
     assert "no bars" in left["why"]
 
 
-def test_nothing_in_the_tree_points_out_of_it(once: Made, tree: Path) -> None:
+def test_nothing_in_the_tree_points_out_of_it(champions: Made, tree: Path) -> None:
     for name, content in contents(tree).items():
-        assert str(once.home.root).encode() not in content, name
+        assert str(champions.home.root).encode() not in content, name
         assert str(tree).encode() not in content, name
     for path in (tree / "hyperparams").rglob("*.json"):
         model = read_json(path)["model_path"]
         assert model is None or (tree / model / "adapter_model.safetensors").is_file()
 
 
-def test_the_same_champions_give_the_same_bytes(once: Made, tree: Path, tmp_path: Path) -> None:
-    files = export_tree(tmp_path / "again", home=once.home)
+def test_the_same_champions_give_the_same_bytes(
+    champions: Made, tree: Path, tmp_path: Path
+) -> None:
+    files = export_tree(tmp_path / "again", home=champions.home)
     assert files == sorted((tmp_path / "again") / name for name in contents(tree))
     assert contents(tmp_path / "again") == contents(tree)
-    assert export_tree(tmp_path / "again", home=once.home) == files
+    assert export_tree(tmp_path / "again", home=champions.home) == files
     assert contents(tmp_path / "again") == contents(tree)
-
-
-def replaced_weights(folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    weights = {name: torch.ones_like(v) for name, v in lora.read_weights(folder).items()}
-    save_file(weights, folder / lora.WEIGHTS_FILE)
-
-
-def other_alpha(folder: Path) -> None:
-    config = read_json(folder / lora.CONFIG_FILE)
-    write_json(folder / lora.CONFIG_FILE, config | {"lora_alpha": 64})
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (shutil.rmtree, "is gone: retrain AAA"),
-        (lambda folder: (folder / lora.WEIGHTS_FILE).unlink(), "is missing"),
-        (replaced_weights, "is not the one that was decided on"),
-        (other_alpha, r"rank and alpha \(2, 64\)"),
-    ],
-)
-def test_a_champion_that_is_gone_or_altered_is_refused_and_the_old_export_stays(
-    made: Made, tmp_path: Path, damage: Any, message: str
-) -> None:
-    target = tmp_path / "out" / "tree"
-    export_tree(target, home=made.home)
-    before = contents(target)
-    damage(made.home.models / made.toto_july.folder)
-    with pytest.raises(CheckpointError, match=message):
-        export_tree(target, home=made.home)
-    assert contents(target) == before
-    with pytest.raises(CheckpointError, match=message):
-        export_tree(tmp_path / "out" / "new", home=made.home)
-    assert {p.name for p in target.parent.iterdir() if not p.name.endswith(".lock")} == {"tree"}
-
-
-def test_a_candidate_that_is_gone_is_left_out(made: Made, tmp_path: Path) -> None:
-    shutil.rmtree(made.home.models / made.kronos_b.folder)
-    export_tree(tmp_path / "tree", home=made.home)
-    assert not (tmp_path / "tree" / KRONOS / "BBB").exists()
-    assert (tmp_path / "tree" / "hyperparams/kronos/BBB.json").is_file()
-    left = read_json(tmp_path / "tree" / "export.json")["left_out"]
-    assert f"{KRONOS}/BBB/adapters/BBB" in {entry["what"] for entry in left}
-
-
-def test_a_base_in_production_puts_no_adapter_there(made: Made, tmp_path: Path) -> None:
-    record = made.live("BBB")
-    base = record["families"]["kronos"]["champion"]
-    made.decide(record | {"pointer": record["pointer"] | {"to": "kronos", "version": base}})
-    export_tree(tmp_path / "tree", home=made.home)
-    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/BBB.json")
-    metrics = read_json(tmp_path / "tree" / KRONOS / "BBB/metrics/evaluation.json")
-    assert (settings["in_production"], metrics["in_production"]) == (True, False)
-
-
-def test_an_export_follows_a_change_of_champions(made: Made, tmp_path: Path) -> None:
-    target = tmp_path / "tree"
-    export_tree(target, home=made.home)
-    record = made.live("AAA")
-    del record["families"]["toto"]
-    made.decide(record)
-    export_tree(target, home=made.home)
-    assert not (target / TOTO).exists()
-    assert not (target / "hyperparams/toto").exists()
-
-
-def test_a_month_that_decided_nothing_is_told_by_its_comparison(made: Made, tmp_path: Path) -> None:
-    record = made.live("BBB")
-    record["families"]["kronos"] |= {"candidate": None, "decision": decision(False)}
-    made.decide(record | {"losses": {}, "rolled_back_to": JULY})
-    export_tree(tmp_path / "tree", home=made.home)
-    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/BBB.json")
-    table = made.comparison("BBB")["losses"]["test"]
-    assert settings["test"]["price_mae"] == pytest.approx(np.mean(table["kronos.zero_shot"]))
-    metrics = read_json(tmp_path / "tree" / KRONOS / "BBB/metrics/evaluation.json")
-    assert metrics["adapter"] == made.kronos_b.digest
-
-
-def test_reports_that_are_missing_are_listed_and_nothing_is_made_up(
-    made: Made, tmp_path: Path
-) -> None:
-    shutil.rmtree(made.home.results)
-    export_tree(tmp_path / "tree", home=made.home)
-    left = {e["what"]: e["why"] for e in read_json(tmp_path / "tree" / "export.json")["left_out"]}
-    for name in ("regression_analysis.json", "comparison_results/AAA_comparison.txt"):
-        assert not (tmp_path / "tree" / name).exists()
-        assert "materialize" in left[name]
-    assert "latency of AAA" in left
-    assert read_json(tmp_path / "tree" / "hyperparameter_validation_results.json") == []
-    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/AAA.json")
-    assert settings["validation"]["price_mae"] > 0
-    assert (settings["validation"]["latency_s"], settings["prediction_length"]) == (None, 16)
-
-
-def test_a_comparison_made_anew_on_other_origins_is_not_taken_for_the_old_one(
-    made: Made, tmp_path: Path
-) -> None:
-    path = made.home.results / "comparison_results" / AUGUST / "AAA_comparison.json"
-    compared = read_json(path)
-    compared["losses"]["test"]["cutoff"][0] = "2023-01-02"
-    write_json(path, compared)
-    export_tree(tmp_path / "tree", home=made.home)
-    settings = read_json(tmp_path / "tree" / "hyperparams/kronos/AAA.json")
-    assert settings["test"]["latency_s"] is None
-
-
-def test_a_family_that_is_no_longer_there_is_left_out(made: Made, tmp_path: Path) -> None:
-    record = made.live("AAA")
-    record["families"]["chronos"] = record["families"]["toto"]
-    made.decide(record)
-    export_tree(tmp_path / "tree", home=made.home)
-    index = read_json(tmp_path / "tree" / "export.json")
-    assert set(index["stocks"]["AAA"]["families"]) == {"kronos", "toto"}
-    assert "chronos of AAA" in {entry["what"] for entry in index["left_out"]}
-
-
-def test_with_nothing_in_production_it_is_said_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"nothing is in production .*: run `retrain run"):
-        export_tree(tmp_path / "tree", home=Home(tmp_path / "data"))
-    assert not (tmp_path / "tree").exists()
-
-
-def test_a_month_without_champions_is_refused(once: Made, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"decided on in {JULY}: .* one of {AUGUST}"):
-        export_tree(tmp_path / "tree", home=once.home, month=JULY)
-    export_tree(tmp_path / "tree", home=once.home, month=AUGUST)
-
-
-def test_a_folder_with_other_files_is_never_replaced(once: Made, tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "notes.txt").write_text("mine")
-    with pytest.raises(BadInput, match=r"holds notes\.txt, which is not of an export"):
-        export_tree(mine, home=once.home)
-    (mine / "notes.txt").unlink()
-    export_tree(mine, home=once.home)  # an empty folder is taken
-    (mine / "hyperparams" / "notes.txt").write_text("mine")
-    with pytest.raises(BadInput, match=r"holds hyperparams/notes\.txt"):
-        export_tree(mine, home=once.home)
-    assert (mine / "hyperparams" / "notes.txt").read_text() == "mine"
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(BadInput, match="is a file"):
-        export_tree(tmp_path / "file", home=once.home)
 
 
 def test_retraining_counts_only_families_that_were_asked_for() -> None:

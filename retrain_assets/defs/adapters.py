@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,13 +10,12 @@ from pydantic import Field
 
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.learning import learning_shown
 from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock
-from retrain_assets.defs.plots import loss_curve
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Models
 from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
-from retrain_assets.defs.sparks import FAINT, FIRST, spark
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.defs.training_log import epoch_reporter, result, system_metrics, tell_plan
 from retrain_assets.errors import BadInput, OutOfMemory
@@ -296,8 +295,7 @@ def _metadata(record: "AdapterRecord", run: TrackedRun, models: Models) -> dict[
     """What the page of one partition shows."""
     plan, split, metrics = record.plan, record.split, record.metrics
     return {
-        "validation": dg.MetadataValue.md(_in_small(metrics)),
-        "learning curve": dg.MetadataValue.md(loss_curve(metrics)),
+        **learning_shown(record),
         "mlflow": run.shown(),
         "folder": dg.MetadataValue.path(models.store().path(record)),
         "validation loss": metrics["validation_loss"],
@@ -315,13 +313,3 @@ def _metadata(record: "AdapterRecord", run: TrackedRun, models: Models) -> dict[
         "plan": dg.MetadataValue.json(plan),
         "dates": dg.MetadataValue.json(record.split_dates),
     }
-
-
-def _in_small(metrics: Mapping[str, Any]) -> str:
-    """Validation losses by epoch, and the base's as a level."""
-    from retrain_assets.evaluation.monthly.figures import learned
-
-    losses = [losses["loss"] for losses in metrics["validations"]]
-    epochs = range(len(losses))
-    lines = {FAINT: (epochs, losses[:1] * len(losses)), FIRST: (epochs, losses)}
-    return spark(lines, learned(metrics))

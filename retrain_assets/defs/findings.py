@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from retrain_assets.defs.plots import error_map, inline
+from retrain_assets.defs.error_maps import error_map, small_map
+from retrain_assets.defs.plots import inline
 from retrain_assets.defs.tracking import TrackedRun, flat_numbers
 
 if TYPE_CHECKING:
@@ -21,17 +23,26 @@ if TYPE_CHECKING:
 _ROWS = 10  # of the table, on a partition's page
 
 
-def search_map(result: SearchResult) -> Figure:
-    """Error over the grid against the default's, each setting on the origins it was seen on."""
+@dataclass(frozen=True)
+class SearchMaps:
+    """Error over the grid against the default's: the figure, and Markdown that shows it small."""
+
+    whole: Figure
+    small: str
+
+
+def search_maps(result: SearchResult) -> SearchMaps:
+    """Both maps of a search, each setting on the origins it was seen on."""
     losses = result.losses[[str(row) for row in result.table.index]].to_numpy()
     default = result.losses["default"].to_numpy() @ ~np.isnan(losses)
     with np.errstate(divide="ignore", invalid="ignore"):
         change = 100 * (np.nansum(losses, axis=0) / default - 1)
-    return error_map(result.table.assign(against_default=change), list(result.default))
+    table, names = result.table.assign(against_default=change), list(result.default)
+    return SearchMaps(error_map(table, names), small_map(table, names))
 
 
 def log_search(
-    run: TrackedRun, record: ParamsRecord, table: pd.DataFrame, folder: Path, picture: Figure
+    run: TrackedRun, record: ParamsRecord, table: pd.DataFrame, folder: Path, maps: SearchMaps
 ) -> None:
     """Store a search in its MLflow run: best parameters, every score, table, files and map."""
     racing = {f"racing.{name}": value for name, value in (record.summary["racing"] or {}).items()}
@@ -39,11 +50,11 @@ def log_search(
     run.log_metrics([(0, flat_numbers(record.summary))])
     run.log_folder(folder)
     run.log_table(table, "grid.csv")
-    run.log_figure(picture, "error_map.svg")
+    run.log_figure(maps.whole, "error_map.svg")
 
 
 def search_metadata(
-    record: ParamsRecord, table: pd.DataFrame, folder: Path, picture: Figure
+    record: ParamsRecord, table: pd.DataFrame, folder: Path, maps: SearchMaps
 ) -> dict[str, Any]:
     """What the page of one partition shows."""
     found, test = record.summary, record.summary["test"]
@@ -53,7 +64,8 @@ def search_metadata(
     shown = best.astype(object).where(best.notna(), None)
     rows = [dict(zip(shown.columns, row, strict=True)) for row in shown.to_numpy()]
     return {
-        "error map": dg.MetadataValue.md(inline(picture, "errors")),
+        "errors": dg.MetadataValue.md(maps.small),
+        "error map": dg.MetadataValue.md(inline(maps.whole, "errors")),
         "chosen": dg.MetadataValue.json(record.chosen),
         **{f"test MAE % of {name}": test[name]["mae_pct"] for name in test},
         "expected gain % over the default": found["expected_gain_pct"],

@@ -129,13 +129,13 @@ def build_params(family: ModelFamily) -> dg.AssetsDefinition:
                 report = _reporter(context, task.lines)
                 record, result = task.run(view, threads=device.threads, report=report)
                 folder = write_search(models.searches(trained), record, result)
-                picture = findings.search_map(result)
-                findings.log_search(run, record, result.table, folder, picture)
+                maps = findings.search_maps(result)
+                findings.log_search(run, record, result.table, folder, maps)
         tell(context, findings.in_words(record), 1.0)
         return recipe.output(
             record.to_json(),
             data_version=dg.DataVersion(record.digest),
-            metadata=findings.search_metadata(record, result.table, folder, picture)
+            metadata=findings.search_metadata(record, result.table, folder, maps)
             | {"mlflow": run.shown()},
         )
 

@@ -1,4 +1,4 @@
-"""Pictures so small that Dagster's page shows them at once: lines without axes.
+"""Pictures so small that Dagster's page shows them at once: lines and coloured cells without axes.
 
 The page draws Markdown of less than a thousand characters in place, and anything longer behind a
 link. Plotting libraries write tens of thousands, so these few lines of SVG are written by hand; the
@@ -22,6 +22,11 @@ NAME = "in small"
 _WIDTH, _HEIGHT, _EDGE = 300, 60, 2
 _MOST = 16
 """Points of a line."""
+MOST_CELLS = 40
+SHADES = ("#26a", "#9ce", "#ddd", "#fa8", "#b23")
+"""Of cells: far below nothing, below, about nothing, above, far above."""
+WIDE, HIGH = 24, 14
+"""Pixels from one cell to the next."""
 
 
 def spark(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], words: str) -> str:
@@ -45,6 +50,38 @@ def spark(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], words: str) -> str:
     svg = (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{_HEIGHT}'>"
         f"<g fill='none' stroke-width='2'>{paths}</g></svg>"
+    )
+    return f"{markdown_image(svg.encode(), NAME)}\n\n{words}"
+
+
+def cells(
+    values: Mapping[tuple[int, int], float], marked: tuple[int, int] | None, words: str
+) -> str:
+    """Cells coloured by their value as a Markdown image, with a sentence below.
+
+    values: by row and column from the top left; at most `MOST_CELLS`, since the whole must stay
+    shorter than `INLINE`. Five shades go from the largest absolute value's negative over nothing to
+    itself; what is no number is left out. marked: the cell that has a dot. words: what
+    they show.
+    """
+    finite = {place: value for place, value in values.items() if np.isfinite(value)}
+    if not finite or len(finite) > MOST_CELLS:
+        return words
+    limit = max(map(abs, finite.values())) or 1.0
+    middle = len(SHADES) // 2
+    paths = dict.fromkeys(SHADES, "")
+    for (row, column), value in finite.items():
+        shade = SHADES[middle + round(value / limit * middle)]
+        paths[shade] += f"M{column * WIDE} {row * HIGH + HIGH // 2}h{WIDE - 1}"
+    drawn = "".join(f"<path d='{path}' stroke='{c}'/>" for c, path in paths.items() if path)
+    high, wide = (1 + max(place[axis] for place in finite) for axis in (0, 1))
+    dot = ""
+    if marked is not None:
+        y, x = marked[0] * HIGH + HIGH // 2, marked[1] * WIDE + WIDE // 2
+        dot = f"<circle cx='{x}' cy='{y}' r='4'/>"
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{wide * WIDE}' height='{high * HIGH}'>"
+        f"<g stroke-width='{HIGH - 1}'>{drawn}</g>{dot}</svg>"
     )
     return f"{markdown_image(svg.encode(), NAME)}\n\n{words}"
 

@@ -16,3 +16,11 @@ __all__ = ["alpaca", "over_requests", "vendor", "yahoo"]
 def store(tmp_path: Path) -> BarStore:
     """An empty bar store."""
     return BarStore(tmp_path / "store")
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An empty inbox."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from retrain_assets.defs.plots import error_map, inline, loss_curve, map_axes
+from retrain_assets.defs.error_maps import error_map, map_axes, small_map
+from retrain_assets.defs.plots import inline
+from retrain_assets.defs.sparks import HIGH, INLINE, SHADES, WIDE
 
 NAMES = ["num_samples", "temperature", "top_k", "top_p"]
 
@@ -41,15 +47,6 @@ def panes(figure: Figure) -> dict[str, list[str]]:
         for pane in figure.axes
         if pane.texts
     }
-
-
-def test_the_loss_curve_is_an_svg_picture() -> None:
-    steps = [{"loss": 2.0 - 0.1 * step} for step in range(8)]
-    markdown = loss_curve({"step_losses": steps, "validations": [{"loss": 2.0}, {"loss": 1.5}]})
-    head, encoded = markdown.split("base64,")
-    assert head == "![losses](data:image/svg+xml;"
-    root = ET.fromstring(base64.b64decode(encoded.removesuffix(")")))
-    assert root.tag.endswith("svg")
 
 
 def test_the_axes_are_the_settings_that_vary_and_of_more_than_three_not_the_cost(
@@ -94,3 +91,60 @@ def test_a_random_subset_leaves_cells_empty(table: pd.DataFrame) -> None:
 def test_one_setting_is_a_map_of_one_cell() -> None:
     single = grid(num_samples=[5], temperature=[0.6], top_k=[None], top_p=[0.9])
     assert panes(error_map(single, NAMES)) == {"": ["+0.0"]}
+
+
+def drawn(markdown: str) -> dict[tuple[int, int], str]:
+    """The shade of each cell of the map in small, by row and column."""
+    svg = ET.fromstring(base64.b64decode(markdown.partition("base64,")[2].partition(")")[0]))
+    paths = svg.iter("{http://www.w3.org/2000/svg}path")
+    return {
+        (int(y) // HIGH, int(x) // WIDE): path.attrib["stroke"]
+        for path in paths
+        for x, y in re.findall(r"M(\d+) (\d+)", path.attrib["d"])
+    }
+
+
+def test_in_small_panels_stand_side_by_side(table: pd.DataFrame) -> None:
+    table.loc[35, "chosen"] = True
+    markdown = small_map(table, NAMES)
+    cells = drawn(markdown)
+    assert len(markdown) < INLINE
+    # Three rows of temperature, and columns of three values of top_p, an empty one between.
+    assert {row for row, _ in cells} == {0, 1, 2}
+    assert {column for _, column in cells} == {0, 1, 2, 4, 5, 6}
+    assert markdown.endswith(
+        "down temperature: 0.5, 0.7, 1; across top_p: 0.8, 0.9, off; side by side top_k: 20, off. "
+        "Blue errs less than the default, red more, by at most 35.0 %; dot: the choice"
+    )
+
+
+def test_in_small_colours_go_from_less_error_to_more(table: pd.DataFrame) -> None:
+    table["against_default"] -= 26.5
+    cells = drawn(small_map(table, NAMES))
+    # Of the dearer half, from -8.5 to 8.5 in the order of the table.
+    order = [
+        (row, 4 * panel + column) for row in range(3) for panel in (0, 1) for column in range(3)
+    ]
+    places = [SHADES.index(cells[place]) for place in order]
+    assert places == sorted(places)
+    assert set(places) == set(range(len(SHADES)))
+
+
+def test_in_small_the_setting_with_the_fewest_values_goes_if_there_are_too_many() -> None:
+    tenths = [round(0.1 * i, 1) for i in range(1, 9)]
+    large = grid(num_samples=[5, 10], temperature=tenths, top_k=[1, 2, 3, 4], top_p=[0.8, 0.9])
+    markdown = small_map(large, NAMES)
+    cells = drawn(markdown)
+    assert len(cells) == 32
+    assert "side by side" not in markdown
+    assert "top_p" not in markdown
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_in_small_it_is_always_short_enough(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    varied = {name: list(range(1, draw.integers(2, 9))) for name in NAMES}
+    large = grid(**varied)
+    large["against_default"] = draw.normal(0, 10.0 ** draw.integers(-3, 3), len(large))
+    large.loc[draw.integers(len(large)), "chosen"] = True
+    assert len(small_map(large, NAMES)) < INLINE
