@@ -20,7 +20,7 @@ import dagster as dg
 import pandas as pd
 
 from retrain_assets.definitions import RETRAIN_STOCK, build_definitions
-from retrain_assets.defs import adapters, checks, comparison, device, holdout, promotion
+from retrain_assets.defs import adapters, champion, checks, comparison, device, params
 from retrain_assets.defs.partitions import partition_key
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
@@ -109,9 +109,9 @@ def load() -> None:
 
 def prepared(family: Any, base: str, config: Any, view: Any, *rest: Any) -> Training:
     """In place of a training that is ready to start."""
-    from retrain_assets.evaluation.splits import Split
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
     from retrain_assets.training.policy import TrainingPlan
+    from retrain_assets.training.splits import Split
 
     load()
     record = AdapterRecord.from_json(asset(f"{family.name}_adapter", view.symbol))
@@ -155,7 +155,7 @@ class Task:
 
 def searching(family: Any, config: Any, adapter: Any, models: Any, where: str) -> Task:
     """In place of a search that is ready to start."""
-    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.training.splits import Split
 
     load()
     split = Split.from_json(adapter.split)
@@ -194,11 +194,11 @@ def play(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(adapters, "_prepared", prepared)
     put(training, "load_adapted", lambda *_, **__: load())
     put(checks, "_repeated", lambda *_: 0.0)
-    put(holdout, "_prepared", searching)
+    put(params, "_prepared", searching)
     put(comparison, "_candidates", candidates)
     put(comparison, "_compared", lambda _, view, *__: Compared(view.symbol))
     put(comparison, "_record", lambda compared, *_: asset("comparison", compared.symbol))
-    put(promotion, "decided", decided)
+    put(champion, "decided", decided)
     put(baseline, "baseline_metrics", lambda *_, **__: _figures())
     put(device, "_use_threads", lambda _: None)
 

@@ -121,7 +121,7 @@ class Server:
             f"store = BarStore(Path({str(self.home / 'market')!r}))\n"
             "for symbol in sys.argv[1:]: store.write(symbol, bars, source='benchmark')\n"
             "from retrain_assets.home import Home\n"
-            "from retrain_assets.opened import dagster_instance\n"
+            "from retrain_assets.commands.console import dagster_instance\n"
             f"home = Home(Path({str(self.home)!r})); home.prepare()\n"
             "dagster_instance(home).dispose()\n"
             "from retrain_assets.defs.resources import build_resources\n"

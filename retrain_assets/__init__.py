@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# By default MKL rounds a row of a product in a way that depends on how many rows there are, on some
+# processors even on how many threads. This asks for one way, and has to stand before its first use.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from retrain_assets.live import load_forecaster as load_forecaster

@@ -9,23 +9,29 @@ import typer
 from typer import rich_utils
 from typer.exceptions import TyperException
 
-from retrain_assets import (
+from retrain_assets.commands import (
+    backtest,
     completing,
     decisions,
-    fetching,
-    pages,
+    fetch,
     pipeline,
     prune,
-    reporting,
+    report,
+    servers,
     status,
     supplies,
-    walk,
 )
-from retrain_assets import options as option
-from retrain_assets.answers import BAD_INPUT, INTERRUPTED, Answer, alone_on_stdout, answered
+from retrain_assets.commands import options as option
+from retrain_assets.commands.answers import (
+    BAD_INPUT,
+    INTERRUPTED,
+    Answer,
+    alone_on_stdout,
+    answered,
+)
+from retrain_assets.commands.console import opened, wrapped
+from retrain_assets.commands.stocks import asked_for, captioned, run_and_show
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.opened import opened, wrapped
-from retrain_assets.running import asked_for, captioned, run_and_show
 
 EPILOG = """\
 The data folder is ./data, or the folder that RETRAIN_HOME names. RETRAIN_THREADS sets the CPU
@@ -243,10 +249,10 @@ def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -
 
 COMMANDS: tuple[Callable[..., object], ...] = (
     *(pipeline.compare, pipeline.pipeline, status.status),
-    *(reporting.report, decisions.analyze, decisions.refine),
+    *(report.report, decisions.analyze, decisions.refine),
     *(decisions.promote, decisions.rollback),
-    *(walk.backtest, decisions.export),
-    *(fetching.fetch, supplies.pretrain, pages.ui, pages.mlflow, pages.env),
+    *(backtest.backtest, decisions.export),
+    *(fetch.fetch, supplies.pretrain, servers.ui, servers.mlflow, servers.env),
     prune.prune,
 )
 app.command("import")(supplies.import_bars)

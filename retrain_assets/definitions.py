@@ -15,23 +15,23 @@ from retrain_assets.defs.automation import (
     build_summaries,
     following,
 )
-from retrain_assets.defs.baseline import baseline_metrics
+from retrain_assets.defs.baseline_metrics import baseline_metrics
+from retrain_assets.defs.champion import champion
 from retrain_assets.defs.checks import adapter_checks, params_checks
 from retrain_assets.defs.comparison import comparison
+from retrain_assets.defs.comparison_summary import comparison_summary
 from retrain_assets.defs.confirmation import confirmation
 from retrain_assets.defs.fetching import fetch_bars, fetch_bars_when_due
 from retrain_assets.defs.guide_files import guide_files
-from retrain_assets.defs.holdout import params
-from retrain_assets.defs.holdout_summary import params_summary
-from retrain_assets.defs.live import live_drift, live_performance
-from retrain_assets.defs.market import bars_are_valid, market_bars
+from retrain_assets.defs.live_performance import live_drift, live_performance
+from retrain_assets.defs.market_bars import bars_are_valid, market_bars
 from retrain_assets.defs.month_report import month_report
-from retrain_assets.defs.promotion import champion
-from retrain_assets.defs.refinement import refinements
-from retrain_assets.defs.regression import regression_report
+from retrain_assets.defs.params import params
+from retrain_assets.defs.params_summary import params_summary
+from retrain_assets.defs.refined import refinements
+from retrain_assets.defs.regression_report import regression_report
 from retrain_assets.defs.resources import build_resources
 from retrain_assets.defs.schedule import build_month_end
-from retrain_assets.defs.summary import comparison_summary
 from retrain_assets.engines import keep_engines
 from retrain_assets.home import Home
 from retrain_assets.warm import start_runs_warm

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.definitions import COMPARE_STOCK, CONFIRM_STOCK, PROMOTE_STOCK, REFINE_STOCK
-from retrain_assets.defs.refinement import refined_name
 from retrain_assets.errors import BadInput
+from retrain_assets.evaluation.asset_names import refined_name
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import family
 from retrain_assets.work import QUIET, trained
 
 if TYPE_CHECKING:
-    from retrain_assets.training.adapters import ModelStore
+    from retrain_assets.training.adapter_store import ModelStore
 
 DECIDED = ["comparison_summary", "regression_report", "guide_files"]
 """The month's assets that change when a stock is compared and decided on again."""
@@ -158,7 +158,7 @@ class Promote:
 
     def check(self, home: Home, device: str) -> None:
         """Raise BadInput for a rule that is unknown or out of range."""
-        from retrain_assets.defs.promotion import read_rules
+        from retrain_assets.defs.champion import read_rules
 
         read_rules(self.rules)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
-from retrain_assets.evaluation.forecasting import MAX_AGE_SESSIONS, LiveForecaster
+from retrain_assets.evaluation.live_forecaster import MAX_AGE_SESSIONS, LiveForecaster
 from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore
@@ -48,7 +48,7 @@ def load_forecaster(
     CheckpointError if a file of the champion is gone or altered.
     """
     from retrain_assets.evaluation.production import ProductionStore
-    from retrain_assets.training.adapters import ModelStore
+    from retrain_assets.training.adapter_store import ModelStore
 
     place = Home.find(None if home is None else Path(home))
     bars = BarStore(place.market)

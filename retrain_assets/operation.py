@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+OWNERS = ["team:forecasting"]
+"""Of all assets."""
 GPU = "gpu"
 """Pool of everything that computes on the device."""
 POOLS = (GPU,)

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrain_assets.defs.adapters import adapter_name
-from retrain_assets.defs.holdout import params_name
-from retrain_assets.defs.refinement import refined_name
+from retrain_assets.evaluation.asset_names import adapter_name, params_name, refined_name
 from retrain_assets.evaluation.production import ProductionStore
 from retrain_assets.files import PARTIAL
 from retrain_assets.home import Home
@@ -24,7 +22,7 @@ from retrain_assets.market.calendar import month_before
 from retrain_assets.market.inbox import IMPORTED
 from retrain_assets.models.forecaster import families
 from retrain_assets.operation import Retention
-from retrain_assets.training.stored import LADDER_FILE, LATEST_FILE
+from retrain_assets.training.adapter_store import LADDER_FILE, LATEST_FILE
 
 TRASH = ".trash"
 """Folder below each of the data folder's own, where what is deleted goes first."""

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from retrain_assets.defs.holdout import params_name
-from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.requests import (
     BARS_TAG,
     FINAL_TAG,
@@ -29,6 +27,7 @@ from retrain_assets.defs.requests import (
     unfinished,
 )
 from retrain_assets.errors import RetrainError
+from retrain_assets.evaluation.asset_names import params_name, refined_name
 from retrain_assets.models.forecaster import families
 from retrain_assets.retention import Needed, size_of
 

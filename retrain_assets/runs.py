@@ -20,12 +20,12 @@ import pandas as pd
 
 from retrain_assets.definitions import SUMMARISE_MONTH
 from retrain_assets.defs.failures import SILENT, failure_reason, root_error, step_owner
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.partitions import partition_key, register_stocks
 from retrain_assets.defs.requests import WORK_TAG
 from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.evaluation.report import StockRecord
+from retrain_assets.evaluation.asset_names import params_name
+from retrain_assets.evaluation.stock_record import StockRecord
 from retrain_assets.home import Home
 from retrain_assets.launcher import process_tag
 from retrain_assets.market.bars import BarStore
@@ -206,7 +206,7 @@ def work_digest(home: Home, month: str, symbol: str, work: Work) -> str:
     Of the bars those up to the month's end count.
     """
     from retrain_assets.market.bars import content_hash
-    from retrain_assets.training.adapters import library_versions
+    from retrain_assets.training.adapter_store import library_versions
 
     seen = BarStore(home.market).read(symbol, until=pd.Period(month, freq="M").end_time)
     asked = {

@@ -22,12 +22,17 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from retrain_assets.errors import RetrainError
-from retrain_assets.evaluation.forecasting import COLUMNS, MAX_AGE_SESSIONS, PRICES, LiveForecaster
+from retrain_assets.evaluation.live_forecaster import (
+    COLUMNS,
+    MAX_AGE_SESSIONS,
+    PRICES,
+    LiveForecaster,
+)
 from retrain_assets.evaluation.versions import Version
 from retrain_assets.files import read_json, write_json
 from retrain_assets.home import ENVIRONMENT, Home
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS, BarStore
-from retrain_assets.training.adapters import AdapterRecord, ModelStore
+from retrain_assets.training.adapter_store import AdapterRecord, ModelStore
 from retrain_assets.universe import Stock
 
 CONTENT = "version"

@@ -28,7 +28,7 @@ _OURS = (
     "retrain_assets.evaluation.contenders",
     "retrain_assets.evaluation.live_record",
     "retrain_assets.evaluation.params",
-    "retrain_assets.evaluation.report",
+    "retrain_assets.evaluation.stock_record",
     "retrain_assets.evaluation.stock_report",
     "retrain_assets.market.schema",
     "retrain_assets.training.adapters",

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from retrain_assets.definitions import RETRAIN_STOCK, SEARCH_PARAMS
-from retrain_assets.defs.adapters import adapter_name
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.errors import BadInput
+from retrain_assets.evaluation.asset_names import adapter_name, params_name
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import SearchSpace, base_for, family, written
 
 if TYPE_CHECKING:
-    from retrain_assets.training.adapters import ModelStore
+    from retrain_assets.training.adapter_store import ModelStore
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """Dagster's own console log is left out: progress is shown instead."""

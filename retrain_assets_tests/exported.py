@@ -13,13 +13,14 @@ import pytest
 
 from retrain_assets.evaluation.contenders import adapted
 from retrain_assets.evaluation.production import ProductionStore
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
 from retrain_assets.files import read_json, write_json
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import family
 from retrain_assets.training import adapters
+from retrain_assets.training.adapter_store import AdapterRecord, ModelStore
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests.installed import install, made_bars
 
 JULY, AUGUST = "2023-07", "2023-08"
@@ -33,7 +34,7 @@ CHOSEN = {
 
 def trained(
     home: Home, name: str, symbol: str, month: str, *, steps: int = 2, seed: int = 0
-) -> adapters.AdapterRecord:
+) -> AdapterRecord:
     """An adapter of the tiny base after a few steps, of which 16 make an epoch."""
     count, own = 330, family(name)
     limits = own.limits("tiny", checkpoints=home.checkpoints)
@@ -52,7 +53,7 @@ def trained(
             plan=made,
             split=split,
             seed=seed,
-            store=adapters.ModelStore(home.models),
+            store=ModelStore(home.models),
             checkpoints=home.checkpoints,
             device="cpu",
             max_steps=steps,
@@ -62,12 +63,12 @@ def trained(
     )
 
 
-def zero_shot(adapter: adapters.AdapterRecord) -> Version:
+def zero_shot(adapter: AdapterRecord) -> Version:
     base = adapted(adapter, family(adapter.family).default_settings, seed=0)
     return replace(base, adapter=None, month="")
 
 
-def chosen(adapter: adapters.AdapterRecord) -> Version:
+def chosen(adapter: AdapterRecord) -> Version:
     return adapted(adapter, CHOSEN[adapter.family], seed=0)
 
 
@@ -84,7 +85,7 @@ def losses(columns: list[str], *, seed: int) -> dict[str, Any]:
     }
 
 
-def comparison(symbol: str, month: str, *found: adapters.AdapterRecord) -> dict[str, Any]:
+def comparison(symbol: str, month: str, *found: AdapterRecord) -> dict[str, Any]:
     """A `StockRecord` of a stock whose candidates are these adapters with chosen settings."""
     variants = ("zero_shot", "adapter", "chosen")
     names = ["naive", *(f"{a.family}.{v}" for a in found for v in variants)]
@@ -182,10 +183,10 @@ class Made:
     """
 
     home: Home
-    kronos: adapters.AdapterRecord
-    toto: adapters.AdapterRecord
-    toto_july: adapters.AdapterRecord
-    kronos_b: adapters.AdapterRecord
+    kronos: AdapterRecord
+    toto: AdapterRecord
+    toto_july: AdapterRecord
+    kronos_b: AdapterRecord
 
     def comparison(self, symbol: str, month: str = AUGUST) -> dict[str, Any]:
         path = self.home.results / "comparison_results" / month / f"{symbol}_comparison.json"

@@ -7,14 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
 from retrain_assets.files import write_json
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore
 from retrain_assets.models.forecaster import ModelLimits, family
 from retrain_assets.training import adapters
+from retrain_assets.training.adapter_store import ModelStore
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests.installed import MONTH, install
 
 SYMBOL = "AAA"
@@ -44,7 +45,7 @@ def trained(home: Home, symbol: str = SYMBOL, month: str = MONTH) -> Version:
             plan=made,
             split=split,
             seed=0,
-            store=adapters.ModelStore(home.models),
+            store=ModelStore(home.models),
             checkpoints=home.checkpoints,
             device="cpu",
             max_steps=2,

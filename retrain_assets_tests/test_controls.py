@@ -11,11 +11,12 @@ import pytest
 from retrain_assets.evaluation.comparison import Candidate, compare
 from retrain_assets.evaluation.metrics import scores
 from retrain_assets.evaluation.significance import Verdict, winner
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.models.forecaster import family
 from retrain_assets.models.naive import NaiveForecaster
 from retrain_assets.training import adapters
+from retrain_assets.training.adapter_store import ModelStore
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests.tiny import random_walk
 
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -73,7 +74,7 @@ def judged(
         plan=made,
         split=split,
         seed=0,
-        store=adapters.ModelStore(store),
+        store=ModelStore(store),
         checkpoints=CHECKPOINTS,
         device="cpu",
         max_steps=steps,
@@ -81,7 +82,7 @@ def judged(
     record = training.train(report=lambda progress: None).record
     plain = own.load(base, checkpoints=CHECKPOINTS, device="cpu")
     adapted = adapters.load_adapted(
-        record, store=adapters.ModelStore(store), checkpoints=CHECKPOINTS, device="cpu"
+        record, store=ModelStore(store), checkpoints=CHECKPOINTS, device="cpu"
     )
     candidates = [
         Candidate("naive", NaiveForecaster(), {}, split.context),

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.versions import Version
-from retrain_assets.export import export_tree
-from retrain_assets.export_files import retraining_results
-from retrain_assets.export_training import Trained, training_metrics
+from retrain_assets.export.files import retraining_results
+from retrain_assets.export.training import Trained, training_metrics
+from retrain_assets.export.tree import export_tree
 from retrain_assets.files import read_json
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import default_layout, family
+from retrain_assets.training.splits import Split
 from retrain_assets_tests.exported import (
     AUGUST,
     CHOSEN,

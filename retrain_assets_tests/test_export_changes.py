@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.export import export_tree
+from retrain_assets.export.tree import export_tree
 from retrain_assets.files import read_json, write_json
 from retrain_assets.home import Home
 from retrain_assets.models import lora

@@ -18,7 +18,7 @@ from retrain_assets.definitions import build_definitions
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import families
-from retrain_assets.training.adapters import ModelStore
+from retrain_assets.training.adapter_store import ModelStore
 from retrain_assets.work import Options, Search, Validation
 from retrain_assets_tests.finished import Finished, ran
 from retrain_assets_tests.installed import MONTH, entered

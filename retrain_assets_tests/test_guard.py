@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from retrain_assets.commands.servers import HOST, require_free
 from retrain_assets.errors import BadInput
-from retrain_assets.pages import HOST, require_free
 from retrain_assets_tests.ports import free_port
 
 # As MLflow's: a first process, and workers that hold the port and do not care for it.

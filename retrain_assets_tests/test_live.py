@@ -23,7 +23,7 @@ from retrain_assets.files import read_json, write_json
 from retrain_assets.home import Home
 from retrain_assets.market.calendar import next_sessions
 from retrain_assets.models.forecaster import Window
-from retrain_assets.training.adapters import ModelStore
+from retrain_assets.training.adapter_store import ModelStore
 from retrain_assets_tests.installed import LAST_BAR, MONTH
 from retrain_assets_tests.promoted import bars_of, promote, promoted_home, untouched
 

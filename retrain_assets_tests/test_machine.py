@@ -24,11 +24,11 @@ import pytest
 import yaml
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from retrain_assets.commands.console import dagster_instance
 from retrain_assets.definitions import RETRAIN_STOCK, build_definitions
 from retrain_assets.defs.partitions import partition_key
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
-from retrain_assets.opened import dagster_instance
 from retrain_assets.work import QUIET
 from retrain_assets_tests.installed import MONTH, entered
 from retrain_assets_tests.ports import free_port

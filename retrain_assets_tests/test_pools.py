@@ -11,9 +11,9 @@ import yaml
 
 from retrain_assets import cards
 from retrain_assets.cards import Card
+from retrain_assets.commands.console import dagster_instance
 from retrain_assets.errors import BadInput
 from retrain_assets.home import Home
-from retrain_assets.opened import dagster_instance
 from retrain_assets.operation import POOLS
 from retrain_assets.universe import Universe
 from retrain_assets_tests.installed import UNIVERSE, entered

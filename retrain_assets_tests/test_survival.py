@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from retrain_assets.files import read_json
-from retrain_assets.training import adapters
+from retrain_assets.training.adapter_store import ModelStore
 from retrain_assets.work import Options, Search
 from retrain_assets_tests import children
 from retrain_assets_tests.installed import MONTH
@@ -207,7 +207,7 @@ def test_two_adapters_of_one_partition_do_not_disturb_each_other(root: Path, who
     assert (one["reused"], two["reused"]) == (False, False)
     assert one["record"]["digest"] != two["record"]["digest"]
     assert models(whole).items() <= models(root).items()
-    latest = adapters.ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B")
+    latest = ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B")
     assert latest is not None
     assert latest.to_json() == one["record"], "which was written last"
 

@@ -20,7 +20,7 @@ import pytest
 from retrain_assets import cli, runs
 from retrain_assets.definitions import build_definitions
 from retrain_assets.defs.partitions import partition_key
-from retrain_assets.defs.regression import JSON_FILE as REPORT
+from retrain_assets.defs.regression_report import JSON_FILE as REPORT
 from retrain_assets.files import read_json, write_json
 from retrain_assets.followups import Promote
 from retrain_assets.home import Home

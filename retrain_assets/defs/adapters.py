@@ -11,7 +11,6 @@ from pydantic import Field
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.learning import learning_shown
-from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Models
@@ -19,13 +18,15 @@ from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
 from retrain_assets.defs.tracking import TrackedRun, Tracking, partition_tags
 from retrain_assets.defs.training_log import epoch_reporter, result, system_metrics, tell_plan
 from retrain_assets.errors import BadInput, OutOfMemory
+from retrain_assets.evaluation.asset_names import adapter_name
 from retrain_assets.models.forecaster import ModelFamily, families
-from retrain_assets.operation import GPU
+from retrain_assets.operation import GPU, OWNERS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
+    from retrain_assets.training.adapter_store import AdapterRecord
+    from retrain_assets.training.adapters import AdapterTraining
     from retrain_assets.training.policy import PlanOverrides
 
 
@@ -47,11 +48,6 @@ class AdapterConfig(dg.Config):
         False, description="Start from the previous month's adapter, if there is one."
     )
     force: bool = force_field()
-
-
-def adapter_name(family: str) -> str:
-    """Name of the asset that trains a family's adapters."""
-    return f"{family}_adapter"
 
 
 def require_same_bars(adapter: "AdapterRecord", view: PartitionBars) -> None:
@@ -140,7 +136,7 @@ def _recipe(
     own: dict[str, Any],
 ) -> Recipe:
     """All that an adapter depends on; own: base, overrides and threads."""
-    from retrain_assets.training.stored import LATEST_FILE, AdapterRecord
+    from retrain_assets.training.adapter_store import LATEST_FILE, AdapterRecord
 
     store = models.store()
     latest = store.partition_folder(family.name, view.month, view.symbol) / LATEST_FILE
@@ -173,7 +169,7 @@ def _trained(
 
     prepared: makes it ready, with a context in bars or with the plan's. tracked: opens its run.
     """
-    from retrain_assets.evaluation.splits import halved_context
+    from retrain_assets.training.splits import halved_context
 
     shorter: int | None = None
     while True:
@@ -212,9 +208,9 @@ def _prepared(
 
     context_length: in bars, in place of the plan's that did not fit into memory.
     """
-    from retrain_assets.evaluation.splits import make_split
     from retrain_assets.training import adapters as library
     from retrain_assets.training import policy
+    from retrain_assets.training.splits import make_split
 
     if baseline["bars_hash"] != view.hash:
         raise BadInput(

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.live import live_performance
+from retrain_assets.defs.champion import champion
+from retrain_assets.defs.live_performance import live_performance
 from retrain_assets.defs.partitions import month_and_symbol, partition_key
-from retrain_assets.defs.promotion import champion
-from retrain_assets.defs.refinement import refined_name
-from retrain_assets.defs.regression import JSON_FILE, regression_report
+from retrain_assets.defs.regression_report import JSON_FILE, regression_report
 from retrain_assets.defs.resources import Reports
 from retrain_assets.errors import BadInput
+from retrain_assets.evaluation.asset_names import refined_name
 from retrain_assets.files import read_json
 from retrain_assets.models.forecaster import families
 

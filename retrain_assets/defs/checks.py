@@ -1,23 +1,23 @@
-"""Checks on what training and search stored; the check on bars stands in `market`."""
+"""Checks on what training and search stored; those on bars and on drift stand beside the assets."""
 
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.adapters import adapter_name, require_same_bars
+from retrain_assets.defs.adapters import require_same_bars
 from retrain_assets.defs.device import Device
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.resources import Models
 from retrain_assets.defs.reuse import Passed, code_version, digest_of, files_digest
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.asset_names import adapter_name, params_name
 from retrain_assets.models.forecaster import families, family
 from retrain_assets.operation import GPU
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.params import ParamsRecord
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
 
 
 def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
@@ -38,7 +38,8 @@ def build_adapter_check(family: str) -> dg.AssetChecksDefinition:
         models: Models,
         device: Device,
     ) -> dg.AssetCheckResult:
-        from retrain_assets.training.adapters import AdapterRecord, load_adapted
+        from retrain_assets.training.adapter_store import AdapterRecord
+        from retrain_assets.training.adapters import load_adapted
 
         try:
             known = AdapterRecord.from_json(record)
@@ -85,7 +86,7 @@ def build_params_check(family_name: str) -> dg.AssetChecksDefinition:
         models: Models,
         device: Device,
     ) -> dg.AssetCheckResult:
-        from retrain_assets.training.adapters import AdapterRecord
+        from retrain_assets.training.adapter_store import AdapterRecord
 
         try:
             trained = AdapterRecord.from_json(adapter)
@@ -120,7 +121,7 @@ def params_checks() -> list[dg.AssetChecksDefinition]:
 
 def _on_disk(record: "AdapterRecord", models: Models) -> str:
     """Digest of all that a check of an adapter reads: its files, its base, the code."""
-    from retrain_assets.training.adapters import library_versions
+    from retrain_assets.training.adapter_store import library_versions
 
     base = family(record.family).base_digest(record.base, checkpoints=models.bases)
     return digest_of(

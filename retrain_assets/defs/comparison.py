@@ -8,32 +8,30 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from retrain_assets.defs.adapters import adapter_name, require_same_bars
+from retrain_assets.defs.adapters import require_same_bars
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.fans import forecasts_shown
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
-from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
-from retrain_assets.defs.refinement import refined_name
 from retrain_assets.defs.resources import Models, Reports
 from retrain_assets.defs.reuse import Recipe, Reuse, code_version, force_field
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.asset_names import adapter_name, params_name, refined_name
 from retrain_assets.files import atomic_file, write_json, write_text
 from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import Forecaster, families, family
-from retrain_assets.operation import GPU
+from retrain_assets.operation import GPU, OWNERS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from retrain_assets.evaluation.comparison import Candidate, Comparison
     from retrain_assets.evaluation.contenders import Contenders
-    from retrain_assets.evaluation.report import StockRecord
-    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.evaluation.stock_record import StockRecord
     from retrain_assets.evaluation.versions import Version
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
+    from retrain_assets.training.splits import Split
 
 _INPUTS = [name(f) for f in families() for name in (adapter_name, params_name, refined_name)]
 
@@ -144,7 +142,7 @@ def _adapters(
     A family that was not asked for by name is left out if its adapter is of other bars, as long as
     another is there.
     """
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
 
     for name in wanted:
         family(name)
@@ -166,7 +164,7 @@ def _adapters(
 def _common_split(adapters: "list[AdapterRecord]") -> "Split":
     """The split whose origins all adapters share; contexts may differ."""
     from retrain_assets.evaluation.comparison import occasions
-    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.training.splits import Split
 
     splits = [Split.from_json(adapter.split) for adapter in adapters]
     if len({occasions(split) for split in splits}) > 1:
@@ -288,13 +286,13 @@ def _record(
     seed: int,
 ) -> "StockRecord":
     """Scores, verdict, losses by origin, and which version is this month's candidate."""
-    from retrain_assets.evaluation import metrics, report, significance
+    from retrain_assets.evaluation import metrics, significance, stock_record
     from retrain_assets.evaluation.comparison import candidate_names
-    from retrain_assets.training.adapters import library_versions
+    from retrain_assets.training.adapter_store import library_versions
 
     names = candidate_names(compared.forecasts)
     searched = _searched(found, compared, view, models, seed)
-    return report.stock_record(
+    return stock_record.stock_record(
         metrics.scores(
             compared.forecasts,
             names,

@@ -9,16 +9,15 @@ from pydantic import Field
 
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
-from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput
-from retrain_assets.operation import GPU
+from retrain_assets.operation import GPU, OWNERS
 
 if TYPE_CHECKING:
-    from retrain_assets.evaluation.splits import Split
     from retrain_assets.evaluation.versions import Version
+    from retrain_assets.training.splits import Split
 
 
 class ConfirmationConfig(dg.Config):
@@ -72,7 +71,7 @@ def _looked(
 ) -> dict[str, Any]:
     from retrain_assets.evaluation.confirmation import confirmation_origins
     from retrain_assets.evaluation.rescoring import losses_at
-    from retrain_assets.evaluation.splits import Split
+    from retrain_assets.training.splits import Split
 
     if comparison["bars_hash"] != view.hash:
         raise BadInput(

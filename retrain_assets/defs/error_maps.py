@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def small_map(table: pd.DataFrame, names: Sequence[str]) -> str:
     values = _values(table, axes)
     panel, y, x = _laid_out(values)
 
-    def place(cell: Mapping[str, Any]) -> tuple[int, int]:
+    def place(cell: Mapping[Hashable, Any]) -> tuple[int, int]:
         aside = values[panel].index(cell[panel]) * (len(values[x]) + 1) if panel else 0
         return values[y].index(cell[y]) if y else 0, aside + values[x].index(cell[x])
 

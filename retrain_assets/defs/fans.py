@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.plots import embedded
+from retrain_assets.defs.markdown_images import embedded
 from retrain_assets.defs.sparks import FIRST, INK, SECOND, spark
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-    from retrain_assets.evaluation.report import StockRecord
+    from retrain_assets.evaluation.stock_record import StockRecord
 
 _BEFORE = 20
 """Sessions that are shown before a forecast."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from retrain_assets.defs.error_maps import error_map, small_map
-from retrain_assets.defs.plots import inline
+from retrain_assets.defs.markdown_images import inline
 from retrain_assets.defs.tracking import TrackedRun, flat_numbers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def search_metadata(
 
 def in_words(record: ParamsRecord) -> str:
     """The choice and its score in one line."""
-    from retrain_assets.evaluation.search_report import words
+    from retrain_assets.evaluation.search_results import words
 
     test = record.summary["test"]
     scores = ", ".join(f"{name} {test[name]['mae_pct']:.2f} %" for name in test)

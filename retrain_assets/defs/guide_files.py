@@ -5,10 +5,10 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.defs.io import GATHERED
-from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month
 from retrain_assets.defs.progress import failing_plainly
 from retrain_assets.defs.resources import Production, Reports
+from retrain_assets.operation import OWNERS
 
 
 @dg.asset(
@@ -29,7 +29,7 @@ def guide_files(
 
     Only the month that is live writes them: one that is filled in later leaves them as they are.
     """
-    from retrain_assets.export import export_tree
+    from retrain_assets.export.tree import export_tree
 
     key = str(context.partition_key)
     store = production.store()

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.plots import embedded
+from retrain_assets.defs.markdown_images import embedded
 from retrain_assets.defs.sparks import FAINT, FIRST, spark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
 
 
 def learning_shown(record: AdapterRecord) -> dict[str, Any]:

@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.defs.adapters import adapter_name
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import GATHERED
-from retrain_assets.defs.market import OWNERS
 from retrain_assets.defs.partitions import month, month_and_symbol
 from retrain_assets.defs.progress import failing_plainly
-from retrain_assets.defs.regression import JSON_FILE
+from retrain_assets.defs.regression_report import JSON_FILE
 from retrain_assets.defs.resources import Bars, Reports
 from retrain_assets.errors import BadInput, RetrainError
+from retrain_assets.evaluation.asset_names import adapter_name, params_name
 from retrain_assets.files import read_json, write_text
 from retrain_assets.home import DAGSTER_PAGE
 from retrain_assets.models.forecaster import families
+from retrain_assets.operation import OWNERS
 
 if TYPE_CHECKING:
     from pathlib import Path

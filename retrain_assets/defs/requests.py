@@ -108,8 +108,8 @@ def first_month(universe: Universe) -> str:
 
 def too_few_bars(stock: Stock, count: int) -> str | None:
     """Why a history of so many bars cannot be retrained on, None if it can."""
-    from retrain_assets.evaluation.splits import bars_needed
     from retrain_assets.training.policy import prediction_length
+    from retrain_assets.training.splits import bars_needed
 
     horizon = prediction_length(count, stock.overrides)
     needed = bars_needed(horizon=horizon, holdout_days=_HOLDOUT_DAYS)

@@ -1,4 +1,4 @@
-"""Typed resources: bar store, model store, reports; `device` and `tracking` have the others."""
+"""Typed resources: bars, models, results, production; the others have modules of their own."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from retrain_assets.universe import Stock, Universe
 if TYPE_CHECKING:
     from retrain_assets.evaluation.production import ProductionStore
     from retrain_assets.evaluation.refinement import Refinement
-    from retrain_assets.evaluation.report import StockRecord
+    from retrain_assets.evaluation.stock_record import StockRecord
     from retrain_assets.evaluation.versions import Version
-    from retrain_assets.training.adapters import AdapterRecord, ModelStore
+    from retrain_assets.training.adapter_store import AdapterRecord, ModelStore
 
 
 class Bars(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own idiom
@@ -74,7 +74,7 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
 
     def store(self) -> ModelStore:
         """The store of adapters."""
-        from retrain_assets.training.adapters import ModelStore
+        from retrain_assets.training.adapter_store import ModelStore
 
         return ModelStore(Path(self.root))
 
@@ -111,7 +111,7 @@ class Models(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's ow
         write_json(self._ladder_file(policy), ladder.to_json())
 
     def _ladder_file(self, policy: AdapterRecord) -> Path:
-        from retrain_assets.training.stored import LADDER_FILE
+        from retrain_assets.training.adapter_store import LADDER_FILE
 
         store = self.store()
         return store.partition_folder(policy.family, policy.month, policy.symbol) / LADDER_FILE

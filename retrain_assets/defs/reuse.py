@@ -49,7 +49,7 @@ def force_field() -> Any:
 @cache
 def code_version(module: str) -> str:
     """Digest of the code that computes: the lower layer, and the module at a path."""
-    from retrain_assets.training.stored import code_digest
+    from retrain_assets.training.adapter_store import code_digest
 
     return _digest([code_digest().encode(), Path(module).read_bytes()])[:16]
 
@@ -67,7 +67,7 @@ class Reuse(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own
         config: the asset's, with its field `force`. files: gives the files that belong to a
         record. inputs: JSON values that determine the result beside config, code and libraries.
         """
-        from retrain_assets.training.adapters import library_versions
+        from retrain_assets.training.adapter_store import library_versions
 
         given = config.model_dump()
         force = given.pop("force")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from retrain_assets.defs.plots import markdown_image
+from retrain_assets.defs.markdown_images import markdown_image
 
 INLINE = 1000
 """Characters of Markdown from which on Dagster's page shows a link instead."""

@@ -9,8 +9,7 @@ from functools import cache
 from typing import Any
 
 from retrain_assets import __version__
-from retrain_assets.defs.adapters import adapter_name
-from retrain_assets.defs.holdout import params_name
+from retrain_assets.evaluation.asset_names import adapter_name, params_name
 from retrain_assets.models.forecaster import families
 
 COMPARISON, CHAMPION = "comparison", "champion"

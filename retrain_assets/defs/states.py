@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 import pandas as pd
 
-from retrain_assets.defs.adapters import adapter_name
 from retrain_assets.defs.code_versions import other_code
 from retrain_assets.defs.failures import RUN, failures_of
-from retrain_assets.defs.holdout import params_name
 from retrain_assets.defs.io import PartitionBars
 from retrain_assets.defs.partitions import month_and_symbol, partition_key
 from retrain_assets.defs.requests import MONTH_TAG, PARTITION_TAG, UNFINISHED
@@ -31,6 +29,7 @@ from retrain_assets.defs.staleness import (
     stale,
 )
 from retrain_assets.errors import RetrainError
+from retrain_assets.evaluation.asset_names import adapter_name, params_name
 from retrain_assets.evaluation.production import ProductionStore
 from retrain_assets.files import read_json
 from retrain_assets.market.bars import BarStore

@@ -18,7 +18,8 @@ from retrain_assets.defs.progress import tell
 from retrain_assets.defs.tracking import TrackedRun
 
 if TYPE_CHECKING:
-    from retrain_assets.training.adapters import AdapterRecord, AdapterTraining
+    from retrain_assets.training.adapter_store import AdapterRecord
+    from retrain_assets.training.adapters import AdapterTraining
     from retrain_assets.training.trainer import Progress
 
 _MONITOR = "mlflow.system_metrics"

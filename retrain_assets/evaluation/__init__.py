@@ -1,1 +1,1 @@
-"""Splits, metrics, significance and reports: what makes a number honest."""
+"""Comparison, search, promotion and reports: what makes a number honest."""

@@ -14,10 +14,10 @@ import pandas as pd
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE, candidate_name
-from retrain_assets.evaluation.pooled_report import pooled_losses, pooled_skill
+from retrain_assets.evaluation.pooled_skill import pooled_losses, pooled_skill
 from retrain_assets.evaluation.pooling import relative_losses, skill
-from retrain_assets.evaluation.report import SHOWN, StockRecord, families_of, number
 from retrain_assets.evaluation.significance import ALPHA, MIN_MONTHS, holm
+from retrain_assets.evaluation.stock_record import SHOWN, StockRecord, families_of, number
 
 if TYPE_CHECKING:
     from rich.table import Table

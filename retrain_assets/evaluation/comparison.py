@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.models.forecaster import Forecast, Forecaster, Settings, Window
+from retrain_assets.training.splits import Split
 
 NAIVE = "naive"
 """Name of the candidate that all others are measured against."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.pooling import MIN_ORIGINS, loss_p_value
-from retrain_assets.evaluation.splits import Split
+from retrain_assets.training.splits import Split
 
 CANDIDATE = "candidate"
 

@@ -16,10 +16,11 @@ from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import candidate_name
 from retrain_assets.evaluation.params import ParamsRecord, checked
 from retrain_assets.evaluation.refinement import Refinement
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.versions import Version
 from retrain_assets.models.forecaster import family
-from retrain_assets.training.adapters import AdapterRecord, hindsight
+from retrain_assets.training.adapter_store import AdapterRecord
+from retrain_assets.training.adapters import hindsight
+from retrain_assets.training.splits import Split
 
 
 @dataclass

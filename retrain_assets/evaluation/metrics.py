@@ -12,7 +12,7 @@ from utilsforecast.losses import coverage, mae, nd, rmae, rmse
 from retrain_assets.evaluation.comparison import GROUP, NAIVE, QUANTILES
 from retrain_assets.evaluation.pooling import skill_interval
 from retrain_assets.evaluation.significance import origin_losses
-from retrain_assets.evaluation.splits import Split
+from retrain_assets.training.splits import Split
 
 SCORES = (
     *("mae", "mae_median", "mae_pct", "return_mae", "mase", "rmse", "crps"),

@@ -11,8 +11,8 @@ import pandas as pd
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation import significance
-from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.pooling import loss_p_value, relative_losses
+from retrain_assets.training.losses import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.regression import StockFacts

@@ -21,14 +21,14 @@ from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.racing import Racing
 from retrain_assets.evaluation.search import ACCELERATOR_TOLERANCE, SearchResult, search
-from retrain_assets.evaluation.search_report import DEFAULT
-from retrain_assets.evaluation.splits import Split
+from retrain_assets.evaluation.search_results import DEFAULT
 from retrain_assets.evaluation.trials import Entrants, SelectionOrigins, Trials
 from retrain_assets.files import atomic_folder, read_json, write_json
 from retrain_assets.models.forecaster import Forecaster, Settings
+from retrain_assets.training.splits import Split
 
 if TYPE_CHECKING:
-    from retrain_assets.training.adapters import AdapterRecord
+    from retrain_assets.training.adapter_store import AdapterRecord
 
 RECORD_FILE = "params.json"
 GRID_FILE = "grid.parquet"
@@ -105,7 +105,7 @@ def params_record(
     split: the one searched on. bars: those it was made for. settings: as they were given to
     the search.
     """
-    from retrain_assets.training.adapters import library_versions
+    from retrain_assets.training.adapter_store import library_versions
 
     determines: dict[str, Any] = {
         "family": adapter.family,

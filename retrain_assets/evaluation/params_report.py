@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.params import ParamsRecord
-from retrain_assets.evaluation.search_report import CHOSEN, DEFAULT
+from retrain_assets.evaluation.search_results import CHOSEN, DEFAULT
 from retrain_assets.models.forecaster import written
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import spa_p_value
-from retrain_assets.evaluation.luck import sign_p_value
+from retrain_assets.evaluation.choice import sign_p_value, spa_p_value
 from retrain_assets.evaluation.pooling import loss_p_value, skill
 from retrain_assets.files import require_fields
 

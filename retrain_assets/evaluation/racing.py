@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.weightstats import DescrStatsW
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import NEGLIGIBLE
+from retrain_assets.training.losses import NEGLIGIBLE
 
 MIN_FIRST = 3
 """Origins of a first round at least: a spread must be seen before anything is judged by it."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.params import ParamsRecord
-from retrain_assets.training.adapters import AdapterRecord
-from retrain_assets.training.escalation import POLICY, RungResult
+from retrain_assets.training.adapter_store import AdapterRecord
+from retrain_assets.training.ladder import POLICY, RungResult
 
 
 @dataclass(frozen=True)

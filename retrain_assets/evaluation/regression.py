@@ -20,7 +20,7 @@ from retrain_assets.evaluation.regression_reasons import reasons
 from retrain_assets.evaluation.remedies import SUSPECT, WORSE, remedies
 from retrain_assets.evaluation.significance import ALPHA
 from retrain_assets.files import checked_symbol
-from retrain_assets.training.escalation import RungResult
+from retrain_assets.training.ladder import RungResult
 
 _RECORDS = ("comparison", "champion")
 
@@ -81,7 +81,7 @@ def regression_analysis(
       adjusted by Holm over the stocks that have this family and rival;
     - `status` is `worse` where p_holm is below the level, `suspect` where the candidate errs more
       on selection and test without that being significant, as a candidate that is just as good
-      does in a quarter of all cases. Less than `choice.NEGLIGIBLE` more is neither;
+      does in a quarter of all cases. Less than `losses.NEGLIGIBLE` more is neither;
     - `test_mae_pct` holds both errors on this month's test origins, for which no p-value exists;
       `confirmation` what a longer holdout showed, null before one was looked at; `promoted`
       whether the candidate replaced the incumbent all the same; `reasons` what may have caused it,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from retrain_assets.models.forecaster import families
+from retrain_assets.evaluation.asset_names import family_of
 
 
 def excerpt(
@@ -19,7 +19,7 @@ def excerpt(
     """
 
     def wanted(row: Mapping[str, Any]) -> bool:
-        own = row.get("family") or _family_of(str(row.get("asset", "")))
+        own = row.get("family") or family_of(str(row.get("asset", "")))
         return row["symbol"] in symbols and (own is None or own in of_families)
 
     lists = ("regressions", "failures", "stale", "vanished", "recommendations")
@@ -37,12 +37,8 @@ def excerpt(
 
 
 def _missing(row: Mapping[str, Any], of_families: Collection[str]) -> dict[str, Any]:
-    assets = [a for a in row["assets"] if (_family_of(a) or "") in ("", *of_families)]
+    assets = [a for a in row["assets"] if (family_of(a) or "") in ("", *of_families)]
     return {**row, "assets": assets}
-
-
-def _family_of(asset: str) -> str | None:
-    return next((name for name in families() if asset.startswith(f"{name}_")), None)
 
 
 def _commands(recommendations: list[dict[str, Any]]) -> list[str]:

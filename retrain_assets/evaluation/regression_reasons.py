@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.pairings import INCUMBENT, ZERO_SHOT
 from retrain_assets.evaluation.pooling import relative_losses
-from retrain_assets.evaluation.search_report import words
-from retrain_assets.evaluation.splits import MAX_SELECTION_ORIGINS
+from retrain_assets.evaluation.search_results import words
+from retrain_assets.training.losses import NEGLIGIBLE
+from retrain_assets.training.splits import MAX_SELECTION_ORIGINS
 
 if TYPE_CHECKING:
     from retrain_assets.evaluation.regression import StockFacts

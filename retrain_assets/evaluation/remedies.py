@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import NEGLIGIBLE
-from retrain_assets.models.forecaster import families
-from retrain_assets.training.escalation import POLICY, RungResult, next_rung, stopped
+from retrain_assets.evaluation.asset_names import CONFIRMATION, family_of, on_request, refined_name
+from retrain_assets.training.ladder import POLICY, RungResult, next_rung, stopped
+from retrain_assets.training.losses import NEGLIGIBLE
 from retrain_assets.training.policy import TrainingPlan
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 WORSE = "worse"
 SUSPECT = "suspect"
-CONFIRMATION = "confirmation"
-"""Asset of a longer holdout."""
-REFINED = "_refined"
-"""How the name of the asset that climbs a family's ladder ends."""
 LONGER_HOLDOUT = 28
 """Sessions over which a suspect is looked at again: the guide's "use longer holdout"."""
 LONGER_FORECASTS = 4
@@ -116,8 +112,8 @@ def _runs(stock: StockFacts) -> list[_Remedy]:
     ]
     whose: dict[str | None, list[tuple[str, str]]] = {}
     for why, asset, text in told:
-        if not _on_request(asset):
-            whose.setdefault(_family_of(asset), []).append((why, f"{asset} {text}"))
+        if not on_request(asset):
+            whose.setdefault(family_of(asset), []).append((why, f"{asset} {text}"))
     if None in whose:
         whose = {None: [entry for entries in whose.values() for entry in entries]}
     return [
@@ -132,16 +128,6 @@ def _runs(stock: StockFacts) -> list[_Remedy]:
         )
         for name, entries in whose.items()
     ]
-
-
-def _on_request(asset: str) -> bool:
-    """Whether an asset is none of `retrain run`, so that running again would not bring it."""
-    return asset == CONFIRMATION or asset.endswith(REFINED)
-
-
-def _family_of(asset: str) -> str | None:
-    """The family whose asset it is: `<family>_adapter`; None for those of all families."""
-    return next((name for name in families() if asset.startswith(f"{name}_")), None)
 
 
 def _worse(stock: StockFacts, row: Mapping[str, Any]) -> _Remedy:
@@ -166,7 +152,7 @@ def _worse(stock: StockFacts, row: Mapping[str, Any]) -> _Remedy:
         errs if rung is None else f"{errs}; next rung {rung.name}: {rung.reason}",
         action="refine",
         options=f" --model-type {name}",
-        run_config={"ops": {f"{name}{REFINED}": {"config": {"rungs": 1}}}},
+        run_config={"ops": {refined_name(name): {"config": {"rungs": 1}}}},
         rung=None if rung is None else rung.name,
     )
 

@@ -23,7 +23,7 @@ from retrain_assets.evaluation import metrics
 from retrain_assets.evaluation.choice import choose, spa_p_value
 from retrain_assets.evaluation.comparison import NAIVE, Candidate, Comparison, compare
 from retrain_assets.evaluation.racing import Racing, decisive_order, race
-from retrain_assets.evaluation.search_report import (
+from retrain_assets.evaluation.search_results import (
     CHOSEN,
     DEFAULT,
     losses_table,
@@ -32,10 +32,10 @@ from retrain_assets.evaluation.search_report import (
     words,
 )
 from retrain_assets.evaluation.significance import origin_losses
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.evaluation.trials import Entrants, SelectionOrigins, Trials
 from retrain_assets.models.forecaster import Forecaster, SearchSpace, Settings
 from retrain_assets.models.naive import NaiveForecaster
+from retrain_assets.training.splits import Split
 
 CPU_TOLERANCE = 1e-12
 """Relative. Forecasts repeat to the bit there, but means may be summed in another order."""

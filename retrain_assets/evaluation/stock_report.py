@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retrain_assets.evaluation.report import (
+from retrain_assets.evaluation.search_results import words
+from retrain_assets.evaluation.significance import ALPHA
+from retrain_assets.evaluation.stock_record import (
     Scope,
     Segment,
     StockRecord,
@@ -16,8 +18,6 @@ from retrain_assets.evaluation.report import (
     number,
     scored,
 )
-from retrain_assets.evaluation.search_report import words
-from retrain_assets.evaluation.significance import ALPHA
 
 if TYPE_CHECKING:
     from rich.table import Table

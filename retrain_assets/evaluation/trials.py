@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.comparison import window_at
 from retrain_assets.evaluation.racing import Round
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.models.forecaster import Forecaster, Settings, SettingTraits, Window
 from retrain_assets.models.naive import NaiveForecaster
+from retrain_assets.training.losses import NEGLIGIBLE
+from retrain_assets.training.splits import Split
 
 FEW_ORIGINS = 20
 """With fewer selection origins than this, the notes warn of the p value."""

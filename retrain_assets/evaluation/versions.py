@@ -15,7 +15,7 @@ from retrain_assets.files import require_fields
 from retrain_assets.models.forecaster import Forecaster, family
 
 if TYPE_CHECKING:
-    from retrain_assets.training.adapters import ModelStore
+    from retrain_assets.training.adapter_store import ModelStore
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def version_forecaster(
     which file is gone or altered, when base or adapter are not those of the version.
     """
     from retrain_assets.models.naive import NaiveForecaster
-    from retrain_assets.training.adapters import AdapterRecord, load_adapted
+    from retrain_assets.training.adapter_store import AdapterRecord
+    from retrain_assets.training.adapters import load_adapted
 
     if version.family == NAIVE:
         return NaiveForecaster()

@@ -19,6 +19,13 @@ from retrain_assets.files import write_text
 from retrain_assets.market.bars import BarStore
 from retrain_assets.market.calendar import last_closed, next_sessions, session_close, sessions
 from retrain_assets.market.feeds import Feed, FeedBusy, FeedFailed, Instrument
+from retrain_assets.market.importing import (
+    MEDIAN_TOLERANCE,
+    WORST_TOLERANCE,
+    ImportFailure,
+    ImportReport,
+    import_files,
+)
 from retrain_assets.market.inbox import (
     IMPORTED,
     QUARANTINE,
@@ -26,13 +33,6 @@ from retrain_assets.market.inbox import (
     free_path,
     holding,
     quarantined,
-)
-from retrain_assets.market.sources import (
-    MEDIAN_TOLERANCE,
-    WORST_TOLERANCE,
-    ImportFailure,
-    ImportReport,
-    import_files,
 )
 
 # Sessions fetched of a stock without bars: over ten years, as the bundled stocks have.

@@ -21,7 +21,7 @@ import pandas as pd
 from retrain_assets.errors import BadInput
 from retrain_assets.files import exclusive, write_text
 from retrain_assets.market.bars import BarStore
-from retrain_assets.market.sources import ImportFailure, ImportReport, import_files
+from retrain_assets.market.importing import ImportFailure, ImportReport, import_files
 
 IMPORTED = "imported"
 QUARANTINE = "quarantine"

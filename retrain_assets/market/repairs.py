@@ -13,6 +13,7 @@ import pandas as pd
 from retrain_assets.errors import BadInput
 from retrain_assets.market.bars import BAR_COLUMNS, VALUE_COLUMNS
 from retrain_assets.market.calendar import session_close, zone
+from retrain_assets.market.price_files import RawBars
 from retrain_assets.market.schema import (
     PRICE_COLUMNS,
     QUIET_SESSIONS,
@@ -23,7 +24,6 @@ from retrain_assets.market.schema import (
     validate,
 )
 from retrain_assets.market.stamps import to_sessions
-from retrain_assets.market.tables import RawBars
 
 # Two weeks of sessions: so long without volume is no pause in trading.
 _WEEKS = 10

@@ -20,18 +20,22 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.evaluation.splits import Split
 from retrain_assets.files import atomic_folder, sweep, turn, write_json
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.forecaster import LoadedModel, family
 from retrain_assets.models.memory import WINDOW, fitting
-from retrain_assets.training.checkpoints import TrainingCheckpoint
+from retrain_assets.training.adapter_store import (
+    AdapterRecord,
+    ModelStore,
+    library_versions,
+    made_by,
+    parts,
+    whole_record,
+)
 from retrain_assets.training.policy import TrainingPlan
-from retrain_assets.training.stored import AdapterRecord as AdapterRecord
-from retrain_assets.training.stored import ModelStore as ModelStore
-from retrain_assets.training.stored import library_versions as library_versions
-from retrain_assets.training.stored import made_by, parts, whole_record
+from retrain_assets.training.resuming import TrainingCheckpoint
+from retrain_assets.training.splits import Split
 from retrain_assets.training.trainer import FitConfig, FitResult, Progress, fit
 
 if TYPE_CHECKING:

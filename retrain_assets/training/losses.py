@@ -9,6 +9,8 @@ from retrain_assets.errors import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
+NEGLIGIBLE = 1e-3
+"""Share of a loss below which a difference means nothing, however sure a test may be of it."""
 LOSSES = ("huber", "heteroscedastic", "mse")
 HUBER_DELTA = 1.0
 """Where Huber turns from squared to absolute, in standard deviations of the context."""

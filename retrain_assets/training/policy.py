@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.splits import MIN_CONTEXT, capped_context
 from retrain_assets.files import require_fields
 from retrain_assets.models.forecaster import ModelLimits
+from retrain_assets.training.splits import MIN_CONTEXT, capped_context
 
 Difficulty = Literal["easy", "medium", "hard"]
 Loss = Literal["huber", "heteroscedastic", "mse"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from retrain_assets.errors import TrainingFailed
 from retrain_assets.models.forecaster import TrainingTask
 from retrain_assets.models.memory import WINDOW, fitting
-from retrain_assets.training.checkpoints import StoredFit, TrainingCheckpoint
+from retrain_assets.training.resuming import StoredFit, TrainingCheckpoint
 from retrain_assets.training.steps import (
     NotFinite,
     gradients,

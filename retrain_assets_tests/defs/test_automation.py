@@ -10,7 +10,7 @@ from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from retrain_assets.definitions import build_definitions
 from retrain_assets.defs.partitions import month_stock, partition_key, register_stocks
-from retrain_assets.defs.regression import JSON_FILE
+from retrain_assets.defs.regression_report import JSON_FILE
 from retrain_assets.files import write_json
 from retrain_assets.home import Home
 from retrain_assets_tests.defs.ticks import Daemon, Ticked

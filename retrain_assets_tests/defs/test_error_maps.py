@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from retrain_assets.defs.error_maps import error_map, map_axes, small_map
-from retrain_assets.defs.plots import inline
+from retrain_assets.defs.markdown_images import inline
 from retrain_assets.defs.sparks import HIGH, INLINE, SHADES, WIDE
 
 NAMES = ["num_samples", "temperature", "top_k", "top_p"]

@@ -11,7 +11,6 @@ import pandas as pd
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import Candidate
-from retrain_assets.evaluation.splits import Split, make_split
 from retrain_assets.models.forecaster import (
     QUANTILE_LEVELS,
     Forecast,
@@ -21,6 +20,7 @@ from retrain_assets.models.forecaster import (
     Window,
 )
 from retrain_assets.models.naive import NaiveForecaster
+from retrain_assets.training.splits import Split, make_split
 
 PathOf = Callable[[Window], np.ndarray]
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from retrain_assets.evaluation.comparison import compare
 from retrain_assets.evaluation.metrics import one_step_scale, origin_table, scores
-from retrain_assets.evaluation.report import StockRecord, stock_record
 from retrain_assets.evaluation.significance import Verdict
+from retrain_assets.evaluation.stock_record import StockRecord, stock_record
 from retrain_assets_tests.evaluation.forecasters import (
     candidate,
     drift,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.backtest import backtest_report, render_backtest
-from retrain_assets.evaluation.report import StockRecord
+from retrain_assets.evaluation.stock_record import StockRecord
 from retrain_assets_tests.evaluation.records import loss_record
 
 FAMILIES = ("kronos", "toto")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrain_assets.evaluation.choice import NEGLIGIBLE, choose, paired_test, spa_p_value
+from retrain_assets.evaluation.choice import choose, paired_test, spa_p_value
 from retrain_assets.evaluation.significance import diebold_mariano
+from retrain_assets.training.losses import NEGLIGIBLE
 
 NEAR = np.zeros(5, dtype=np.int64)
 """Departures from the default where all depart alike."""

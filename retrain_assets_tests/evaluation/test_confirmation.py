@@ -8,9 +8,9 @@ import pytest
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.confirmation import against, confirmation_origins
 from retrain_assets.evaluation.rescoring import losses_at
-from retrain_assets.evaluation.splits import Split, make_split
 from retrain_assets.evaluation.versions import Version
 from retrain_assets.models.forecaster import ModelLimits
+from retrain_assets.training.splits import Split, make_split
 from retrain_assets_tests.evaluation.forecasters import PathForecaster
 from retrain_assets_tests.tiny import random_walk
 

@@ -26,9 +26,9 @@ from retrain_assets.evaluation.params import (
 )
 from retrain_assets.evaluation.racing import Racing
 from retrain_assets.evaluation.search import SearchResult, expand, search
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.models.forecaster import ModelLimits, Settings, family
-from retrain_assets.training.adapters import AdapterRecord
+from retrain_assets.training.adapter_store import AdapterRecord
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests import tiny
 from retrain_assets_tests.evaluation.forecasters import (
     DEFAULT,

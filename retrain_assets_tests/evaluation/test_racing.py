@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import NEGLIGIBLE, choose
+from retrain_assets.evaluation.choice import choose
 from retrain_assets.evaluation.racing import Race, Racing, Round, beaten, decisive_order, race
+from retrain_assets.training.losses import NEGLIGIBLE
 
 SIZES = np.array([5, 10, 20, 50])
 N_GROUPS = 48

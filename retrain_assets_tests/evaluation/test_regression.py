@@ -10,8 +10,8 @@ import pytest
 from statsmodels.stats.weightstats import DescrStatsW
 
 from retrain_assets.errors import BadInput
-from retrain_assets.evaluation.choice import NEGLIGIBLE
 from retrain_assets.evaluation.regression import StockFacts, regression_analysis
+from retrain_assets.training.losses import NEGLIGIBLE
 from retrain_assets_tests.evaluation.judged import (
     CLOSE,
     MONTH,

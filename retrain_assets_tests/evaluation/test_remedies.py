@@ -8,7 +8,7 @@ import pytest
 
 from retrain_assets.evaluation.regression import StockFacts, regression_analysis
 from retrain_assets.models.forecaster import ModelLimits
-from retrain_assets.training.escalation import RungResult
+from retrain_assets.training.ladder import RungResult
 from retrain_assets.training.policy import plan
 from retrain_assets_tests.evaluation.judged import MONTH, adapter, comparison, confirmation
 

@@ -9,10 +9,11 @@ import pytest
 
 from retrain_assets.errors import BadInput, CheckpointError
 from retrain_assets.evaluation.search import expand, search
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.models.forecaster import ModelFamily, family
-from retrain_assets.training.adapters import AdapterRecord, ModelStore, load_adapted, prepare
+from retrain_assets.training.adapter_store import AdapterRecord, ModelStore
+from retrain_assets.training.adapters import load_adapted, prepare
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests.tiny import random_walk, windows_of
 
 N_BARS = 400

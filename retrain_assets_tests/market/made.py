@@ -9,7 +9,7 @@ import pandas as pd
 
 from retrain_assets.market.bars import BarStore, content_hash
 from retrain_assets.market.calendar import next_sessions
-from retrain_assets.market.sources import ImportFailure, ImportReport, import_files
+from retrain_assets.market.importing import ImportFailure, ImportReport, import_files
 
 # Long after every bar in these tests has closed.
 NOW = pd.Timestamp("2026-01-01", tz="UTC")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from retrain_assets.market.bars import BarStore
+from retrain_assets.market.price_files import read_file
 from retrain_assets.market.repairs import clean
-from retrain_assets.market.tables import read_file
 from retrain_assets_tests.market.made import NOW, PRICES, csv, refused, said, same, taken, walk
 
 

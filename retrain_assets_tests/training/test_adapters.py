@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from retrain_assets.errors import BadInput, CheckpointError, OutOfMemory, TrainingFailed
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.files import read_json
 from retrain_assets.models import lora
 from retrain_assets.models.forecaster import ModelLimits, Window, family
 from retrain_assets.training import adapters
+from retrain_assets.training.adapter_store import AdapterRecord, ModelStore
 from retrain_assets.training.policy import PlanOverrides, plan
+from retrain_assets.training.splits import make_split
 from retrain_assets.training.trainer import Progress
 from retrain_assets_tests.tiny import random_walk, write_base
 
@@ -54,7 +55,7 @@ def prepared(
         "plan": made,
         "split": split,
         "seed": 5,
-        "store": adapters.ModelStore(root / "models"),
+        "store": ModelStore(root / "models"),
         "checkpoints": root / "checkpoints",
         "device": "cpu",
     }
@@ -67,7 +68,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-Stored = tuple[Path, adapters.AdapterRecord]
+Stored = tuple[Path, AdapterRecord]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def stored(once: Stored, tmp_path: Path) -> Stored:
     return tmp_path / "copy", once[1]
 
 
-def train(training: adapters.AdapterTraining) -> adapters.AdapterRecord:
+def train(training: adapters.AdapterTraining) -> AdapterRecord:
     return training.train(report=lambda progress: None).record
 
 
@@ -98,8 +99,8 @@ def logits(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat(both)
 
 
-def load(root: Path, record: adapters.AdapterRecord) -> torch.nn.Module:
-    store, checkpoints = adapters.ModelStore(root / "models"), root / "checkpoints"
+def load(root: Path, record: AdapterRecord) -> torch.nn.Module:
+    store, checkpoints = ModelStore(root / "models"), root / "checkpoints"
     return adapters.load_adapted(record, store=store, checkpoints=checkpoints, device="cpu").module
 
 
@@ -120,11 +121,11 @@ def test_the_folder_holds_everything_and_nothing_is_left_beside_it(stored: Store
     assert read_json(folder / "split.json")["dates"]["test"]["last"] == "2020-04-07"
     assert record.plan["rank"] == lora.read_settings(folder).rank == 4
     assert record.metrics["steps"] == len(record.metrics["step_losses"]) > 0
-    assert adapters.ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B") == record
-    assert adapters.AdapterRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B") == record
+    assert AdapterRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-def without_clock(record: adapters.AdapterRecord) -> dict[str, object]:
+def without_clock(record: AdapterRecord) -> dict[str, object]:
     value = record.to_json()
     value["metrics"] = {k: v for k, v in value["metrics"].items() if k != "measured"}
     return value
@@ -187,7 +188,7 @@ def test_a_record_that_points_outside_the_store_is_refused(stored: Stored) -> No
     root, record = stored
     value = record.to_json() | {"folder": "../../checkpoints"}
     with pytest.raises(CheckpointError, match="outside the model store"):
-        load(root, adapters.AdapterRecord.from_json(value))
+        load(root, AdapterRecord.from_json(value))
 
 
 @pytest.mark.parametrize("symbol", ["../X", "A/B", "", "aapl", "A..B"])
@@ -209,7 +210,7 @@ def test_wrong_inputs_are_refused_before_any_work(root: Path) -> None:
 @pytest.mark.long
 def test_a_warm_start_begins_where_the_earlier_adapter_ended(root: Path) -> None:
     july = train(prepared(root, month="2023-07"))
-    store = adapters.ModelStore(root / "models")
+    store = ModelStore(root / "models")
     assert store.previous("kronos", "2023-08", "BRK.B") == july
     august = train(prepared(root, warm_start=july))
     assert august.metrics["base_validation_loss"] == july.metrics["validation_loss"]
@@ -266,7 +267,7 @@ def test_what_died_between_an_adapter_and_its_pointer_is_made_up_for(stored: Sto
     (partition / ".0123456789abcdef.0123456789ab.partial").mkdir()
     (partition / f".{record.folder[-16:]}.training").mkdir()
     told_by(prepared(root))
-    assert adapters.ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B") == record
+    assert ModelStore(root / "models").latest("kronos", "2023-08", "BRK.B") == record
     assert {path.name for path in partition.iterdir()} == {record.folder[-16:], "latest.json"}
 
 
@@ -338,7 +339,7 @@ def test_what_another_code_or_rung_has_made_is_not_taken(
 ) -> None:
     root, _ = stored
     assert prepared(root, rung="longer").finished() is None
-    monkeypatch.setattr("retrain_assets.training.stored.code_digest", lambda: "other")
+    monkeypatch.setattr("retrain_assets.training.adapter_store.code_digest", lambda: "other")
     assert prepared(root).finished() is None
 
 

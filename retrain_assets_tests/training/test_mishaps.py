@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from retrain_assets.errors import OutOfMemory, TrainingFailed
-from retrain_assets.training.checkpoints import TrainingCheckpoint
+from retrain_assets.training.resuming import TrainingCheckpoint
 from retrain_assets.training.trainer import FitConfig, Progress, fit
 from retrain_assets_tests.training.fits import CONFIG, LinearTask, equal, small_module
 

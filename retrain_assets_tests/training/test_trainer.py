@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from retrain_assets.errors import CheckpointError
-from retrain_assets.training.checkpoints import TrainingCheckpoint
+from retrain_assets.training.resuming import TrainingCheckpoint
 from retrain_assets.training.trainer import FitConfig, Progress, fit
 from retrain_assets_tests.training.fits import CONFIG, LinearTask, equal, small_module
 

@@ -1,6 +1,6 @@
 """The monthly report: one HTML file a month, for people who were not there when it ran.
 
-`facts.py` is what is known of a month, `sentences.py` says it in three sentences, `tables.py`
-over `errors.py` and `state.py` and `figures.py` over `drawing.py` show it, `page.py` puts it
+`facts.py` is what is known of a month, `sentences.py` says it in three sentences; `error_tables.py`
+and `provenance.py` over `table.py` and `figures.py` over `drawing.py` show it, `page.py` puts it
 together.
 """

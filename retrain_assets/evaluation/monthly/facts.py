@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.evaluation.comparison import NAIVE
-from retrain_assets.evaluation.pooled_report import month_statistics, skill_over_months
-from retrain_assets.evaluation.report import StockRecord, scored
+from retrain_assets.evaluation.pooled_skill import month_statistics, skill_over_months
 from retrain_assets.evaluation.significance import ALPHA
+from retrain_assets.evaluation.stock_record import StockRecord, scored
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,7 @@ from retrain_assets.evaluation.monthly.drawing import (
     series,
 )
 from retrain_assets.evaluation.monthly.facts import MonthFacts, candidate_score
-from retrain_assets.evaluation.report import scored
+from retrain_assets.evaluation.stock_record import scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.evaluation.monthly import errors, figures, state
+from retrain_assets.evaluation.monthly import error_tables, figures, provenance
 from retrain_assets.evaluation.monthly.facts import MonthFacts
 from retrain_assets.evaluation.monthly.sentences import Sentence, sentences
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from retrain_assets.evaluation.monthly.drawing import Picture
-    from retrain_assets.evaluation.monthly.tables import Table
+    from retrain_assets.evaluation.monthly.table import Table
 
 TEMPLATE = "page.html.j2"
 _SKILL = (
@@ -129,21 +129,21 @@ def _sections(facts: MonthFacts) -> Iterator[Section]:
     )
     if compared:
         yield Section(
-            "errors", "Errors by stock", tables=[errors.errors_by_stock(facts, "holdout")]
+            "errors", "Errors by stock", tables=[error_tables.errors_by_stock(facts, "holdout")]
         )
-        yield Section("pooled", "All stocks together", tables=[errors.pooled(facts)])
-    yield Section("decisions", "Decisions", tables=[errors.decisions(facts)])
+        yield Section("pooled", "All stocks together", tables=[error_tables.pooled(facts)])
+    yield Section("decisions", "Decisions", tables=[error_tables.decisions(facts)])
     yield Section("fans", "Forecasts and closes", _FANS, small=fans, legend=facts.families)
-    trouble = [state.troubles(facts), state.regressions(facts)]
+    trouble = [provenance.troubles(facts), provenance.regressions(facts)]
     yield Section("trouble", "Regressions and failures", tables=trouble)
-    yield Section("record", "Live record", tables=[errors.live(facts)])
-    yield Section("chosen", "Parameters", tables=[state.parameters(facts)])
+    yield Section("record", "Live record", tables=[error_tables.live(facts)])
+    yield Section("chosen", "Parameters", tables=[provenance.parameters(facts)])
     yield Section("training", "Training", _TRAINING, small=curves, legend=facts.families)
     if compared:
-        tables = [errors.errors_by_stock(facts, "plan")]
+        tables = [error_tables.errors_by_stock(facts, "plan")]
         yield Section("plan", "At the plan's horizon", tables=tables)
-    yield Section("data", "Data", tables=[state.bars(facts)])
-    made = [state.splits(facts), state.libraries(facts), state.runs(facts)]
+    yield Section("data", "Data", tables=[provenance.bars(facts)])
+    made = [provenance.splits(facts), provenance.libraries(facts), provenance.runs(facts)]
     yield Section("made", "How it was made", tables=made)
 
 

@@ -14,7 +14,7 @@ from retrain_assets.evaluation.monthly.facts import (
     pointed,
     winning_model,
 )
-from retrain_assets.evaluation.monthly.tables import percent
+from retrain_assets.evaluation.monthly.table import percent
 from retrain_assets.evaluation.remedies import SUSPECT, WORSE
 from retrain_assets.evaluation.significance import MIN_MONTHS
 from retrain_assets.evaluation.versions import Version

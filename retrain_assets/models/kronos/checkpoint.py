@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from retrain_assets.errors import CheckpointError
-from retrain_assets.models.digest import weights_digest
-from retrain_assets.models.folders import (
+from retrain_assets.models.checkpoint_folders import (
     CONFIG,
     check_weights,
     existing,
@@ -22,6 +21,7 @@ from retrain_assets.models.folders import (
     stored_weights,
     write_folder,
 )
+from retrain_assets.models.digest import weights_digest
 from retrain_assets.models.kronos.bases import Base
 from retrain_assets.models.kronos.config import NetworkConfig, TokenizerConfig
 from retrain_assets.models.kronos.network import KronosNetwork

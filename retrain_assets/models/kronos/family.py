@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets.models.folders import source_digest
+from retrain_assets.models.checkpoint_folders import source_digest
 from retrain_assets.models.forecaster import (
     ExportLayout,
     Forecaster,

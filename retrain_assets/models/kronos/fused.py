@@ -27,8 +27,8 @@ from retrain_assets.models.kronos.tokenizer import KronosTokenizer
 from retrain_assets.models.lora import merged_weight
 
 BLOCK = 8
-"""Histories are computed in multiples of this many: a matrix product rounds a row alike whatever
-the number of rows, except for products of very few, which run by other instructions."""
+"""Histories are computed in multiples of this many: where MKL has no mode that rounds a row alike
+whatever the number of rows (see `retrain_assets`), it does so but for products of very few."""
 
 
 class Product:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retrain_assets.errors import CheckpointError
 from retrain_assets.models import configs
-from retrain_assets.models.folders import (
+from retrain_assets.models.checkpoint_folders import (
     CONFIG,
     check_weights,
     existing,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets.models.folders import source_digest
+from retrain_assets.models.checkpoint_folders import source_digest
 from retrain_assets.models.forecaster import (
     ExportLayout,
     Forecaster,
@@ -72,7 +72,7 @@ class TotoFamily:
         entry = find_base(base, checkpoints=checkpoints)
         if entry.patch is not None:
             return ModelLimits(entry.max_context, entry.patch)
-        from retrain_assets.models.folders import config_file
+        from retrain_assets.models.checkpoint_folders import config_file
         from retrain_assets.models.toto.checkpoint import read_config
 
         path = config_file(entry.model, entry.revision, checkpoints=checkpoints)
@@ -90,8 +90,8 @@ class TotoFamily:
         """
         import torch
 
+        from retrain_assets.models.checkpoint_folders import local_folder
         from retrain_assets.models.digest import weights_digest
-        from retrain_assets.models.folders import local_folder
         from retrain_assets.models.lora import PUBLISHED
         from retrain_assets.models.toto.checkpoint import FOLDED, load_network
         from retrain_assets.models.toto.toto2 import Toto2Network

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.checkpoint import Network
-from retrain_assets.models.toto.running import patched
+from retrain_assets.models.toto.moments import patched
 from retrain_assets.models.toto.toto1 import MixtureParameters, Toto1Network
 from retrain_assets.models.toto.toto2 import KNOTS, Toto2Network, to_units
 from retrain_assets.training.losses import LOSSES, point_loss

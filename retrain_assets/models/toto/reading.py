@@ -21,8 +21,8 @@ from torch import Tensor
 from retrain_assets.models.forecaster import QUANTILE_LEVELS
 from retrain_assets.models.toto.checkpoint import Network
 from retrain_assets.models.toto.knots import QuantileKnots
+from retrain_assets.models.toto.mixture import StudentMixture
 from retrain_assets.models.toto.predictive import Floats, Predictive
-from retrain_assets.models.toto.student import StudentMixture
 from retrain_assets.models.toto.tempered import TemperedMixture
 from retrain_assets.models.toto.toto1 import MixtureParameters, Scaled, Toto1Network
 from retrain_assets.models.toto.toto1_cache import PatchCache

@@ -30,7 +30,7 @@ from retrain_assets.models.toto.predictive import (
 )
 
 if TYPE_CHECKING:
-    from retrain_assets.models.toto.student import StudentMixture
+    from retrain_assets.models.toto.mixture import StudentMixture
 
 FINE = Resolution(
     heights=(0.8, 2.0, 3.2, 4.4, 5.6, 6.8),

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrain_assets.errors import CheckpointError
-from retrain_assets.models.toto.running import patched, running_moments
+from retrain_assets.models.toto.moments import patched, running_moments
 from retrain_assets.models.toto.toto1_cache import PatchCache
 from retrain_assets.models.toto.toto1_config import Toto1Config
 from retrain_assets.models.toto.toto1_layers import Transformer

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrain_assets.models.toto.folding import power
-from retrain_assets.models.toto.running import patched, running_moments
+from retrain_assets.models.toto.moments import patched, running_moments
 from retrain_assets.models.toto.toto2_config import Toto2Config
 from retrain_assets.models.toto.toto2_layers import ResidualMLP, Transformer
 

@@ -13,7 +13,7 @@ from retrain_assets.evaluation.live_record import Drift, live_entry
 from retrain_assets.evaluation.monthly.facts import MonthFacts, SeenBars
 from retrain_assets.evaluation.promotion import Rules
 from retrain_assets.evaluation.regression import StockFacts, regression_analysis
-from retrain_assets.evaluation.report import StockRecord
+from retrain_assets.evaluation.stock_record import StockRecord
 from retrain_assets_tests.evaluation.records import TWO, compared_record, loss_record, measured
 
 MONTH = "2023-08"

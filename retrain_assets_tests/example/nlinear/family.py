@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from retrain_assets.models.folders import source_digest
+from retrain_assets.models.checkpoint_folders import source_digest
 from retrain_assets.models.forecaster import (
     ExportLayout,
     Forecaster,
@@ -74,8 +74,8 @@ class NLinearFamily:
         """Load a base, evaluation mode, weights frozen; errors as `ModelFamily`."""
         import torch
 
+        from retrain_assets.models.checkpoint_folders import local_folder
         from retrain_assets.models.digest import weights_digest
-        from retrain_assets.models.folders import local_folder
         from retrain_assets.models.nlinear.network import load_network
 
         entry = find_base(base, checkpoints=checkpoints)

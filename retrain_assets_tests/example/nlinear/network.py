@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrain_assets.errors import CheckpointError
+from retrain_assets.models.checkpoint_folders import CONFIG, check_weights, existing, stored_weights
 from retrain_assets.models.configs import read_config
-from retrain_assets.models.folders import CONFIG, check_weights, existing, stored_weights
 from retrain_assets.models.nlinear.bases import LOOKBACK, STEPS
 
 SHAPE = {"lookback": LOOKBACK, "steps": STEPS}

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrain_assets.errors import BadInput
+from retrain_assets.models.checkpoint_folders import write_folder
 from retrain_assets.models.digest import weights_digest
-from retrain_assets.models.folders import write_folder
 from retrain_assets.models.forecaster import WindowRange
 from retrain_assets.models.inputs import require_finite
 from retrain_assets.models.nlinear.bases import LOOKBACK, STEPS

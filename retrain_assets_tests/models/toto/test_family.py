@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.models import folders
+from retrain_assets.models import checkpoint_folders
 from retrain_assets.models.forecaster import ModelLimits, base_for, families, family
 from retrain_assets.models.toto import FAMILY
 from retrain_assets.models.toto.family import TARGETS_1, TARGETS_2
@@ -100,6 +100,6 @@ def test_a_hub_config_is_read_without_its_weights(
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    found = folders.config_file("a/b", "0" * 40, checkpoints=tmp_path)
+    found = checkpoint_folders.config_file("a/b", "0" * 40, checkpoints=tmp_path)
     assert found == tmp_path / "config.json"
     assert asked == [["config.json"]]

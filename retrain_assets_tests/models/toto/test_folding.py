@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retrain_assets.errors import CheckpointError
-from retrain_assets.models.folders import check_weights, stored_weights, write_folder
+from retrain_assets.models.checkpoint_folders import check_weights, stored_weights, write_folder
 from retrain_assets.models.toto.folding import fold, unfold
 from retrain_assets.models.toto.toto2 import Toto2Network
 from retrain_assets.models.toto.toto2_config import Toto2Config

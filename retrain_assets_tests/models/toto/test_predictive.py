@@ -13,8 +13,8 @@ from scipy import integrate
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.knots import QuantileKnots
+from retrain_assets.models.toto.mixture import StudentMixture
 from retrain_assets.models.toto.predictive import Predictive
-from retrain_assets.models.toto.student import StudentMixture
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

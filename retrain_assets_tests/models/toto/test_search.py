@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from retrain_assets.evaluation.search import SearchResult, expand, search
-from retrain_assets.evaluation.splits import make_split
 from retrain_assets.models.forecaster import LoadedModel, ModelLimits, SearchSpace
 from retrain_assets.models.toto import FAMILY
 from retrain_assets.models.toto.forecaster import TotoForecaster
+from retrain_assets.training.splits import make_split
 from retrain_assets_tests.models.toto.cases import PATCH, model
 from retrain_assets_tests.models.toto.toto1_cases import build, toto1_fields
 from retrain_assets_tests.tiny import random_walk

@@ -14,9 +14,9 @@ from scipy import integrate, stats
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.toto import tempered
+from retrain_assets.models.toto.mixture import StudentMixture
 from retrain_assets.models.toto.panels import Table
 from retrain_assets.models.toto.predictive import MAX_TEMPERATURE, MIN_TEMPERATURE
-from retrain_assets.models.toto.student import StudentMixture
 from retrain_assets.models.toto.tempered import FINE, TemperedMixture
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

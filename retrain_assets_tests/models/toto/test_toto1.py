@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retrain_assets.errors import CheckpointError
 from retrain_assets.models import lora
-from retrain_assets.models.folders import check_weights, stored_weights
+from retrain_assets.models.checkpoint_folders import check_weights, stored_weights
 from retrain_assets.models.toto.toto1 import (
     MixtureParameters,
     Toto1Network,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from retrain_assets.models import lora
 from retrain_assets.models.toto.folding import unfold
-from retrain_assets.models.toto.running import running_moments
+from retrain_assets.models.toto.moments import running_moments
 from retrain_assets.models.toto.toto2 import (
     KNOTS,
     MIN_SCALE,

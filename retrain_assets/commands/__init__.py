@@ -1,0 +1,1 @@
+"""The commands of `retrain` and what they share; `retrain_assets.cli` puts them together."""

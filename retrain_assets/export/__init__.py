@@ -1,0 +1,1 @@
+"""What is in production as the guide's tree of files."""
