@@ -18,7 +18,7 @@ SELDOM := /(tests|transformers/models|sklearn/datasets)/
 TORCH := $(shell grep '^torch==' locks/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui mlflow test test-long coverage check ci clean
+.PHONY: help demo ui mlflow test test-long coverage check map ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,10 @@ check: $(VENV)/.installed ## lint, formatting, types, direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest retrain_assets_tests/test_layers.py
+
+map: ## what each module is for
+	@git ls-files 'retrain_assets/*.py' | grep -v __init__ | while read file; do \
+	  printf "%-52s %s\n" "$${file#retrain_assets/}" "$$(sed -n '1s/"""//gp' "$$file")"; done
 
 ci: ## set-up, check and test, each timed; fails if any of them does
 	@status=0; report=""; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def test_what_both_layers_use_is_not_of_either() -> None:
 def test_a_folder_is_of_one_of_the_layers() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == {*LOWER, *HIGHER}
+
+
+def test_the_map_of_the_house_names_what_there_is() -> None:
+    page = PACKAGE.parent / "ARCHITECTURE.md"
+    files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")))
+    missing = {name for name in named if not any(f"/{f}".endswith(f"/{name}") for f in files)}
+    assert missing == {"test_layers.py"}
 
 
 def test_the_rule_sees_every_form_of_import() -> None:

@@ -10,11 +10,14 @@ from pydantic import Field
 from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.markdown_images import embedded
 from retrain_assets.defs.partitions import month
+from retrain_assets.defs.progress import failing_plainly
 from retrain_assets.defs.resources import Reports
 from retrain_assets.files import write_json
 from retrain_assets.operation import OWNERS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retrain_assets.evaluation.stock_record import StockRecord
 
 _NOTHING_YET: dict[str, Any] = {
@@ -54,20 +57,16 @@ def comparison_summary(
 
     records = sorted(comparison.values(), key=lambda record: record["symbol"])
     key = str(context.partition_key)
-    stamp = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    contents = comparison_summary.comparison_summary(
-        key,
-        records,
-        failed=config.failed,
-        timestamp=stamp,
-        earlier=reports.earlier_comparisons(key),
-    )
     folder = reports.comparisons(key)
-    written = {folder / f"comparison_summary_h{h}.json": value for h, value in contents.items()}
-    for stale in set(folder.glob("comparison_summary_h*.json")) - set(written):
-        stale.unlink()
-    for file, content in written.items():
-        write_json(file, content)
+    with failing_plainly():
+        contents = comparison_summary.comparison_summary(
+            key,
+            records,
+            failed=config.failed,
+            timestamp=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            earlier=reports.earlier_comparisons(key),
+        )
+        written = _written(folder, contents)
     content = next(iter(contents.values()), {})
     context.log.info(f"{len(records)} stocks in {len(written)} files in {folder}")
     return dg.Output(
@@ -81,6 +80,16 @@ def comparison_summary(
             "folder": dg.MetadataValue.path(folder),
         },
     )
+
+
+def _written(folder: "Path", contents: dict[int, dict[str, Any]]) -> "list[Path]":
+    """One file a plan horizon; those of horizons that no stock has any more are removed."""
+    written = {folder / f"comparison_summary_h{h}.json": value for h, value in contents.items()}
+    for stale in set(folder.glob("comparison_summary_h*.json")) - set(written):
+        stale.unlink()
+    for file, content in written.items():
+        write_json(file, content)
+    return list(written)
 
 
 def _by_stock(month: str, records: "list[StockRecord]") -> dict[str, Any]:

@@ -54,24 +54,24 @@ def params_summary(
     """
     from retrain_assets.evaluation.params_report import validation_entry, validation_results
 
+    file = reports.validations(str(context.partition_key)) / SUMMARY_FILE
     with failing_plainly():
         found = {
             family: _current(records[params_name(family)], records[adapter_name(family)])
             for family in families()
         }
-    for family, reasons in config.failed.items():
-        known = found[family]
-        found[family] = known | {s: why for s, why in reasons.items() if not _holds(known.get(s))}
-    symbols = sorted({symbol for searches in found.values() for symbol in searches})
-    entries = [
-        validation_entry(s, {f: searches[s] for f, searches in found.items() if s in searches})
-        for s in symbols
-    ]
-    file = reports.validations(str(context.partition_key)) / SUMMARY_FILE
-    if not entries:
-        file.unlink(missing_ok=True)
-        return dg.Output({}, metadata={"stocks": 0})
-    write_json(file, validation_results(entries))
+        for family, reasons in config.failed.items():
+            known = found[family]
+            known.update({s: why for s, why in reasons.items() if not _holds(known.get(s))})
+        symbols = sorted({symbol for searches in found.values() for symbol in searches})
+        entries = [
+            validation_entry(s, {f: searches[s] for f, searches in found.items() if s in searches})
+            for s in symbols
+        ]
+        if not entries:
+            file.unlink(missing_ok=True)
+            return dg.Output({}, metadata={"stocks": 0})
+        write_json(file, validation_results(entries))
     context.log.info(f"{len(entries)} stocks in {file}")
     return dg.Output(
         {"file": str(file)},

@@ -10,7 +10,7 @@ from retrain_assets.defs.failures import failures_of
 from retrain_assets.defs.io import GATHERED
 from retrain_assets.defs.partitions import month, partition_key
 from retrain_assets.defs.progress import failing_plainly
-from retrain_assets.defs.resources import Bars, Models, Reports
+from retrain_assets.defs.resources import Bars, Reports
 from retrain_assets.defs.staleness import expected, stale
 from retrain_assets.errors import RetrainError
 from retrain_assets.evaluation.asset_names import adapter_name, params_name, refined_name
@@ -45,7 +45,6 @@ def regression_report(
     context: dg.AssetExecutionContext,
     bars: Bars,
     reports: Reports,
-    models: Models,
     **records: dict[str, dict[str, Any]],
 ) -> dg.Output[dict[str, str]]:
     """Each stock's candidate against what is in place, its own last month, and its base.
@@ -60,10 +59,7 @@ def regression_report(
     key = str(context.partition_key)
     stocks = context.instance.get_dynamic_partitions("stock")
     with failing_plainly():
-        facts = [
-            _facts(context.instance, key, symbol, records, bars, reports, models)
-            for symbol in stocks
-        ]
+        facts = [_facts(context.instance, key, symbol, records, bars, reports) for symbol in stocks]
         analysis = regression_analysis(key, facts)
         text = render_analysis(analysis)
         folder = reports.regressions(key)
@@ -90,7 +86,6 @@ def _facts(
     records: Mapping[str, Records],
     bars: Bars,
     reports: Reports,
-    models: Models,
 ) -> "StockFacts":
     """Everything that is known of one stock and month."""
     from retrain_assets.evaluation.regression import StockFacts

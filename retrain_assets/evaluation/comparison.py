@@ -25,7 +25,6 @@ NAIVE = "naive"
 """Name of the candidate that all others are measured against."""
 DRIFT = "drift"
 AUTO_ETS = "auto_ets"
-BASELINES = (NAIVE, DRIFT, AUTO_ETS)
 """Names of the candidates that are no model's; naive has to be there, the others may."""
 
 QUANTILES = {"/q10": 0.1, "/q25": 0.25, "/q75": 0.75, "/q90": 0.9}
@@ -48,7 +47,7 @@ in production."""
 class Candidate:
     """One column of the comparison.
 
-    name: of BASELINES, or `<family>.<variant>` as `candidate_name` makes it.
+    name: of a baseline, or `<family>.<variant>` as `candidate_name` makes it.
     forecaster: what forecasts. settings: its inference parameters.
     context: bars it looks back on, at most those before the first origin.
     """

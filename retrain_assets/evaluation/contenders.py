@@ -93,7 +93,7 @@ def gather(
         found.candidates[name] = candidate_name(name, "adapter")
         found.tried[name] = []
         if name in searches:
-            _add_chosen(found, adapter, searches[name], refinements.get(name), seed)
+            _add_chosen(found, adapter, searches[name], refinements.get(name))
         if name in last_month:
             _add_last_month(found, last_month[name], bars, Split.from_json(adapter.split))
     return found
@@ -125,7 +125,6 @@ def _add_chosen(
     adapter: AdapterRecord,
     search: ParamsRecord,
     refinement: Refinement | None,
-    seed: int,
 ) -> None:
     """The chosen settings, and the best rung if there is one; the better becomes candidate."""
     name = adapter.family

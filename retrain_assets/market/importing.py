@@ -255,6 +255,3 @@ def _check_jumps(
 
 def _place(place: dict[pd.Timestamp, int], session: pd.Timestamp, lines: pd.Index) -> str:
     return f"{lines.name} {place[session]}, " if session in place else ""
-
-
-__all__ = ["ImportFailure", "ImportReport", "RawBars", "import_files", "read_file"]

@@ -13,14 +13,13 @@ Tone = Literal["", "good", "bad"]
 class Cell:
     """text: what it says. more: in smaller letters below. lines: further lines, one below another.
 
-    tone: whether that is good or bad, which the text says as well. code: it is a command. links:
+    tone: whether that is good or bad, which the text says as well. links:
     addresses by what they are called; only those of web pages become links.
     """
 
     text: str = ""
     more: str = ""
     tone: Tone = ""
-    code: bool = False
     lines: Sequence[str] = ()
     links: Sequence[tuple[str, str]] = ()
 

@@ -1,4 +1,4 @@
-"""Layer caches of sampler and training: the prefix of a window is kept once, its rows keep the rest.
+"""Layer caches of sampler and training: a window's prefix is kept once, its rows keep the rest.
 
 Rows are paths of the same windows. All of them read one set of keys and values for the
 context; only what they drew themselves is kept per row.
