@@ -109,12 +109,12 @@ def run(
     made of the same bars, options, base and code is not computed again, unless with `--force`.
     """
     from retrain_assets.runs import chosen_families
-    from retrain_assets.work import Options, Search
+    from retrain_assets.work import Retrain, Search
 
     home, universe = opened()
     search = Search(grid=option.read_grid(grid or ()), exhaustive=exhaustive)
     families = chosen_families(model_type)
-    options = Options(
+    options = Retrain(
         families=families,
         holdout_days=holdout_days,
         prediction_length=prediction_length,
@@ -213,7 +213,7 @@ def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -
     """
     from retrain_assets.models.forecaster import families
     from retrain_assets.universe import Selection
-    from retrain_assets.work import Options, Search
+    from retrain_assets.work import Retrain, Search
 
     symbols = tuple(stocks or DEMO_SYMBOLS)
     if others := set(symbols) - set(DEMO_SYMBOLS):
@@ -223,7 +223,7 @@ def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -
         )
     home, _ = opened()
     search = Search(grid={"num_samples": DEMO_PATHS})
-    options = Options(
+    options = Retrain(
         families=tuple(families()),
         bases={name: own.default_base for name, own in families().items()},
         context_length=DEMO_CONTEXT,

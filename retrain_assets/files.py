@@ -21,6 +21,8 @@ from typing import Any
 
 from retrain_assets.errors import BadInput, CannotWrite
 
+MONTH = r"(?!0000)\d{4}-(0[1-9]|1[0-2])"
+"""What a month looks like, as a regular expression."""
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,15}")
 PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.partial")
 """Name of what is being written, or was when its writer was killed."""
@@ -29,6 +31,11 @@ _UNWRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST),
 }
 """What the system answers where a disk is full, or does not take what is written."""
+
+
+def is_month(text: str) -> bool:
+    """Whether a text is a month as it stands in partition keys and paths, `2023-08`."""
+    return re.fullmatch(MONTH, text) is not None
 
 
 def checked_symbol(symbol: str) -> str:

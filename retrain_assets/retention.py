@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retrain_assets.evaluation.asset_names import adapter_name, params_name, refined_name
 from retrain_assets.evaluation.production import ProductionStore
-from retrain_assets.files import PARTIAL
+from retrain_assets.files import PARTIAL, is_month
 from retrain_assets.home import Home
 from retrain_assets.market.bars import is_symbol
 from retrain_assets.market.calendar import month_before
@@ -27,7 +27,6 @@ from retrain_assets.training.adapter_store import LADDER_FILE, LATEST_FILE
 TRASH = ".trash"
 """Folder below each of the data folder's own, where what is deleted goes first."""
 
-_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _ADAPTER = re.compile(r"[0-9a-f]{16}")
 # An adapter's folder as records write it: family/month/symbol/id.
 _MENTION = re.compile(r"[a-z0-9_]+/\d{4}-\d{2}/[A-Z0-9.\-]+/[0-9a-f]{16}")
@@ -142,11 +141,11 @@ def of_months(home: Home, keep: Iterable[Needed]) -> Iterator[Removal]:
                 yield from _removal("result", folder, reason)
     for file in sorted((home.results / _COMPARISONS).glob("*/comparison_summary_*.json")):
         month = file.parent.name
-        if _MONTH.fullmatch(month) and month < first and month not in live:
+        if is_month(month) and month < first and month not in live:
             yield from _removal("result", file, reason)
     for file in sorted((home.results / "backtest").glob("*.json")):
         ends = file.stem.split("_")
-        if len(ends) == 2 and all(map(_MONTH.fullmatch, ends)) and ends[1] < first:
+        if len(ends) == 2 and all(map(is_month, ends)) and ends[1] < first:
             yield from _removal("backtest", file, reason)
 
 
@@ -211,7 +210,7 @@ def _left_over(home: Home, days: dt.timedelta, now: dt.datetime) -> Iterator[Rem
 def _partitions(home: Home, symbol: str) -> list[Path]:
     """Folders of a stock's months and families below the model store, ascending."""
     found = [folder for name in families() for folder in (home.models / name).glob(f"*/{symbol}")]
-    return sorted(folder for folder in found if _MONTH.fullmatch(folder.parent.name))
+    return sorted(folder for folder in found if is_month(folder.parent.name))
 
 
 def _records(home: Home, symbol: str) -> list[Path]:
@@ -235,12 +234,12 @@ def _results(home: Home, symbol: str) -> list[Path]:
         *(home.results / _COMPARISONS).glob(f"*/{symbol}_*"),
         *(home.results / "live").glob(f"*/{symbol}.json"),
     ]
-    return sorted(file for file in found if file.is_file() and _MONTH.fullmatch(file.parent.name))
+    return sorted(file for file in found if file.is_file() and is_month(file.parent.name))
 
 
 def _month_of(file: Path) -> str:
     """The month that a stock's file belongs to: the folder that is named like one."""
-    return next(part for part in reversed(file.parts) if _MONTH.fullmatch(part))
+    return next(part for part in reversed(file.parts) if is_month(part))
 
 
 def _mentions(text: str) -> set[str]:
@@ -277,7 +276,7 @@ def _replaced_symbol(file: Path) -> str:
 
 
 def _is_month(folder: Path) -> bool:
-    return folder.is_dir() and _MONTH.fullmatch(folder.name) is not None
+    return folder.is_dir() and is_month(folder.name)
 
 
 def _age(path: Path, now: dt.datetime) -> dt.timedelta:

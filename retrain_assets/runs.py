@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from retrain_assets.defs.resources import Models
 from retrain_assets.errors import BadInput, RetrainError
 from retrain_assets.evaluation.asset_names import params_name
 from retrain_assets.evaluation.stock_record import StockRecord
+from retrain_assets.files import is_month
 from retrain_assets.home import Home
 from retrain_assets.launcher import process_tag
 from retrain_assets.market.bars import BarStore
@@ -72,7 +72,7 @@ def chosen_families(model_type: str) -> tuple[str, ...]:
 def checked_month(text: str, universe: Universe, *, today: dt.date | None = None) -> str:
     """Return a month that is a partition; raises BadInput saying what is wrong with it."""
     now = f"{today or dt.datetime.now(dt.UTC).date():%Y-%m}"
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text):
+    if not is_month(text):
         raise BadInput(f"month {text!r} is malformed: write it as YYYY-MM, such as 2023-08")
     if text > now:
         raise BadInput(

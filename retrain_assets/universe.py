@@ -7,7 +7,6 @@ taken for a truth value, nor `5e-5` for a word.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import (
 )
 
 from retrain_assets.errors import BadInput, RetrainError
-from retrain_assets.files import checked_symbol
+from retrain_assets.files import checked_symbol, is_month
 from retrain_assets.market.calendar import US_STOCKS
 from retrain_assets.models.forecaster import family
 from retrain_assets.operation import Operation
@@ -50,7 +49,7 @@ def _symbol(value: str) -> str:
 
 
 def _month(value: str) -> str:
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", value):
+    if not is_month(value):
         raise ValueError("write the month as YYYY-MM, such as 2015-01")
     return value
 

@@ -132,7 +132,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Options:
+class Retrain:
     """How a retraining departs from the policy and the universe file; None leaves it to them.
 
     families: model families to train and compare. bases: base by family, where not that of the
@@ -172,7 +172,7 @@ class Options:
         decided = ["comparison", "champion", "live_performance"]
         return ["market_bars", "baseline_metrics", *adapters, *searches, *decided]
 
-    def on(self, store: ModelStore, month: str, symbol: str) -> Options:
+    def on(self, store: ModelStore, month: str, symbol: str) -> Retrain:
         """The same for every stock: what is needed is trained."""
         return self
 

@@ -28,7 +28,7 @@ from retrain_assets.evaluation.trials import Trials
 from retrain_assets.market.calendar import sessions
 from retrain_assets.models import lora
 from retrain_assets.training import trainer
-from retrain_assets.work import Options
+from retrain_assets.work import Retrain
 from retrain_assets_tests.finished import ran
 from retrain_assets_tests.installed import entered
 from retrain_assets_tests.training.test_adapters import prepared
@@ -70,7 +70,7 @@ def done(work: Callable[..., None], *arguments: object, **named: object) -> int:
 
 def retrain(
     root: Path,
-    work: Options,
+    work: Retrain,
     *,
     die: tuple[str, int] | None = None,
     moments: Path | None = None,

@@ -12,7 +12,7 @@ import pytest
 from retrain_assets import runs
 from retrain_assets.definitions import build_definitions
 from retrain_assets.home import Home
-from retrain_assets.work import Options, Search, Work
+from retrain_assets.work import Retrain, Search, Work
 from retrain_assets_tests.installed import MONTH, entered
 
 SMALL = Search(
@@ -23,7 +23,7 @@ SMALL = Search(
         "top_p": (0.8, None),
     }
 )
-QUICK = Options(families=("kronos",), bases={"kronos": "tiny"}, max_steps=3, search=SMALL)
+QUICK = Retrain(families=("kronos",), bases={"kronos": "tiny"}, max_steps=3, search=SMALL)
 
 
 @dataclass(frozen=True)

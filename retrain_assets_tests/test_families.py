@@ -19,12 +19,12 @@ from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.models.forecaster import families
 from retrain_assets.training.adapter_store import ModelStore
-from retrain_assets.work import Options, Search, Validation
+from retrain_assets.work import Retrain, Search, Validation
 from retrain_assets_tests.finished import Finished, ran
 from retrain_assets_tests.installed import MONTH, entered
 
 PACKAGE = Path(runs.__file__).parent
-BOTH = Options(
+BOTH = Retrain(
     families=("kronos", "toto"),
     bases={"kronos": "tiny", "toto": "tiny"},
     max_steps=2,
@@ -104,7 +104,7 @@ def test_one_family_alone_is_retrained_with_the_same_result(
     done: tuple[Home, runs.Outcome],
 ) -> None:
     home, outcome = done
-    alone = Options(families=("toto",), bases={"toto": "tiny"}, max_steps=2, search=BOTH.search)
+    alone = Retrain(families=("toto",), bases={"toto": "tiny"}, max_steps=2, search=BOTH.search)
     before = read_json(home.assets / "toto_adapter" / MONTH / "AAA.json")
     again = ran(home, "AAA", work=alone)["AAA"]
     assert again.failures == []

@@ -22,7 +22,7 @@ from retrain_assets.files import read_json
 from retrain_assets.home import Home
 from retrain_assets.market.bars import BarStore, content_hash
 from retrain_assets.universe import Universe
-from retrain_assets.work import Options
+from retrain_assets.work import Retrain
 from retrain_assets_tests.finished import QUICK, Finished, ran
 from retrain_assets_tests.installed import MONTH
 
@@ -142,7 +142,7 @@ def test_a_month_of_one_stock_is_summarised_too(finished: Finished, home: Home) 
 def test_the_universe_file_says_which_base_is_retrained(home: Home) -> None:
     text = home.universe.read_text(encoding="utf-8")
     home.universe.write_text(text + "bases: {kronos: tiny}\n", encoding="utf-8")
-    ran(home, "AAA", work=Options(families=("kronos",), max_steps=1, search=None))
+    ran(home, "AAA", work=Retrain(families=("kronos",), max_steps=1, search=None))
     record = read_json(home.assets / "kronos_adapter" / MONTH / "AAA.json")
     assert record["base"] == "tiny"
 

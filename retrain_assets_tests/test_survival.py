@@ -23,7 +23,7 @@ import pytest
 
 from retrain_assets.files import read_json
 from retrain_assets.training.adapter_store import ModelStore
-from retrain_assets.work import Options, Search
+from retrain_assets.work import Retrain, Search
 from retrain_assets_tests import children
 from retrain_assets_tests.installed import MONTH
 from retrain_assets_tests.tiny import write_base
@@ -34,7 +34,7 @@ SEARCH = Search(
 )
 
 
-class ToTheSearch(Options):
+class ToTheSearch(Retrain):
     """A run that ends with the search."""
 
     def assets(self) -> list[str]:
@@ -44,7 +44,7 @@ class ToTheSearch(Options):
 
 # Two epochs, of which the second is cut short.
 SHORT = ToTheSearch(("kronos",), bases={"kronos": "tiny"}, max_steps=20, search=SEARCH)
-BOTH = Options(
+BOTH = Retrain(
     ("kronos", "toto"), bases={"kronos": "tiny", "toto": "tiny"}, max_steps=20, search=SEARCH
 )
 RANDOM_KILLS = 30
@@ -60,7 +60,7 @@ class Undisturbed:
     seconds: float
 
 
-def undisturbed(template: Path, folder: Path, work: Options) -> Undisturbed:
+def undisturbed(template: Path, folder: Path, work: Retrain) -> Undisturbed:
     shutil.copytree(template, folder / "data")
     started = time.monotonic()
     assert children.done(children.retrain, folder / "data", work, moments=folder / "moments") == 0

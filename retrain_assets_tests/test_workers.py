@@ -10,7 +10,7 @@ import pytest
 
 from retrain_assets.files import read_json
 from retrain_assets.home import Home
-from retrain_assets.work import Options
+from retrain_assets.work import Retrain
 from retrain_assets.workers import run_side_by_side
 from retrain_assets_tests.finished import QUICK, Finished
 from retrain_assets_tests.installed import MONTH
@@ -69,7 +69,7 @@ def test_a_process_that_dies_costs_the_stock_it_was_running(home: Home) -> None:
                 (worker,) = multiprocessing.active_children()
                 worker.kill()
 
-    slow = Options(families=("kronos",), bases={"kronos": "tiny"}, max_steps=400, search=None)
+    slow = Retrain(families=("kronos",), bases={"kronos": "tiny"}, max_steps=400, search=None)
     outcomes = {
         outcome.symbol: outcome
         for outcome in run_side_by_side(

@@ -24,14 +24,14 @@ from retrain_assets.defs.regression_report import JSON_FILE as REPORT
 from retrain_assets.files import read_json, write_json
 from retrain_assets.followups import Promote
 from retrain_assets.home import Home
-from retrain_assets.work import Options, Search
+from retrain_assets.work import Retrain, Search
 from retrain_assets_tests.finished import ran
 from retrain_assets_tests.installed import MONTH, entered
 
 JULY, AUGUST, SEPTEMBER = "2023-07", MONTH, "2023-09"
 STOCK = "BBB"
 """What its July stopped training on, its August does not judge on: last month's takes part."""
-BOTH = Options(
+BOTH = Retrain(
     families=("kronos", "toto"),
     bases={"kronos": "tiny", "toto": "tiny"},
     max_steps=2,

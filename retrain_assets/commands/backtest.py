@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from retrain_assets.evaluation.stock_record import StockRecord
     from retrain_assets.home import Home
-    from retrain_assets.work import Options
+    from retrain_assets.work import Retrain
 
 From = Annotated[
     str,
@@ -74,12 +74,12 @@ def backtest(
     was run with the same options and bars is not run again, so an interrupted walk goes on.
     """
     from retrain_assets.runs import checked_month, chosen_families
-    from retrain_assets.work import Options, Search
+    from retrain_assets.work import Retrain, Search
 
     home, universe = opened()
     families = chosen_families(model_type)
     search = Search(grid=option.read_grid(grid or ()))
-    work = Options(
+    work = Retrain(
         families=families,
         holdout_days=holdout_days,
         prediction_length=prediction_length,
@@ -118,7 +118,7 @@ def _walk(
     home: Home,
     symbols: Sequence[str],
     months: Sequence[str],
-    work: Options,
+    work: Retrain,
     device: str,
     jobs: int,
     quiet: bool,
@@ -142,7 +142,7 @@ def _walk(
     return failed
 
 
-def _done(instance: dg.DagsterInstance, home: Home, month: str, symbol: str, work: Options) -> bool:
+def _done(instance: dg.DagsterInstance, home: Home, month: str, symbol: str, work: Retrain) -> bool:
     """Whether the stock's last run of the month did this very work, and succeeded."""
     import dagster as dg
 
@@ -196,7 +196,7 @@ def _records(
                 yield read_json(file)
 
 
-def _told(work: Options, model_type: str) -> str:
+def _told(work: Retrain, model_type: str) -> str:
     """What of the work departs from the policy, for a caption."""
     from retrain_assets.runs import ALL
 

@@ -92,12 +92,12 @@ def pipeline(
     """
     from retrain_assets.commands.decisions import analysis_of, print_analysis
     from retrain_assets.runs import chosen_families
-    from retrain_assets.work import Options, Search
+    from retrain_assets.work import Retrain, Search
 
     home, universe = opened()
     search = Search(grid=option.read_grid(grid or ()))
     families = chosen_families(model_type)
-    options = Options(
+    options = Retrain(
         families=families,
         holdout_days=holdout_days,
         prediction_length=prediction_length,

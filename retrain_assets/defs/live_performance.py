@@ -123,9 +123,9 @@ def _scored(
 ) -> dict[str, Any]:
     """The month's live record: an entry for the pointer and for each champion."""
     from retrain_assets.evaluation.comparison import NAIVE
-    from retrain_assets.evaluation.live_record import POINTER, drift, live_entry, live_origins
+    from retrain_assets.evaluation.live_record import drift, live_entry, live_origins
     from retrain_assets.evaluation.rescoring import losses_at
-    from retrain_assets.evaluation.versions import Version
+    from retrain_assets.evaluation.versions import POINTER, Version
 
     versions = {f: Version.from_json(s["champion"]) for f, s in record["families"].items()}
     versions[POINTER] = Version.from_json(record["pointer"]["version"])
@@ -207,7 +207,7 @@ def _in_words(to: str, entry: dict[str, Any] | None, *, live: bool) -> str:
 
 def _metadata(live: dict[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page of one partition shows: this month, and what was live in the months before."""
-    from retrain_assets.evaluation.live_record import POINTER
+    from retrain_assets.evaluation.versions import POINTER
 
     rows = [dg.TableRecord({"what": n} | _errors(e)) for n, e in live["entries"].items()]
     so_far = [

@@ -18,12 +18,11 @@ from retrain_assets.evaluation.pooled_skill import pooled_losses, pooled_skill
 from retrain_assets.evaluation.pooling import relative_losses, skill
 from retrain_assets.evaluation.significance import ALPHA, MIN_MONTHS, holm
 from retrain_assets.evaluation.stock_record import SHOWN, StockRecord, families_of, number
+from retrain_assets.evaluation.versions import POINTER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-POINTER = "pointer"
-"""Name of what production pointed to at the end of the month before."""
 _INCUMBENT = "pointer.incumbent"
 
 

@@ -17,7 +17,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.pooling import relative_losses
 from retrain_assets.evaluation.promotion import Decision, Evidence, Rules, decide
-from retrain_assets.evaluation.versions import NAIVE_VERSION, Version
+from retrain_assets.evaluation.versions import NAIVE_VERSION, POINTER, Version
 from retrain_assets.market.calendar import month_before
 from retrain_assets.models.forecaster import families
 
@@ -25,7 +25,6 @@ Record = Mapping[str, Any]
 Losses = dict[str, NDArray[np.float64]]
 """Losses by segment (selection, test), one an origin, each divided by the origin's close."""
 
-POINTER = "pointer"
 HISTORY_MONTHS = 24
 """Months whose test origins are pooled: older ones say little about today's models."""
 

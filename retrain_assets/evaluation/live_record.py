@@ -20,7 +20,6 @@ from retrain_assets.evaluation.pooling import skill
 DRIFT_LEVEL = 0.05
 MIN_LIVE_ORIGINS = 3
 """Fewer forecasts say nothing about drift."""
-POINTER = "pointer"
 
 
 @dataclass(frozen=True)

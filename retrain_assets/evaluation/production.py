@@ -18,13 +18,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from retrain_assets.errors import BadInput
 from retrain_assets.evaluation.comparison import NAIVE
 from retrain_assets.evaluation.versions import Version
-from retrain_assets.files import checked_symbol, exclusive, read_json, write_json
+from retrain_assets.files import MONTH, checked_symbol, exclusive, read_json, write_json
 from retrain_assets.market.bars import is_symbol
 
 LIVE_FILE = "live.json"
 
-_MONTH = r"\d{4}-(0[1-9]|1[0-2])"
-_DECISION_FILE = re.compile(rf"\d{{6}}_{_MONTH}\.json")
+_DECISION_FILE = re.compile(rf"\d{{6}}_{MONTH}\.json")
 _LOCK_SECONDS = 60.0
 
 
@@ -196,7 +195,7 @@ class _Record(_Part):
     """The fields of a record that others rely on; the rest is for people to read."""
 
     symbol: Annotated[str, AfterValidator(checked_symbol)]
-    month: str = Field(pattern=rf"^{_MONTH}$")
+    month: str = Field(pattern=rf"^{MONTH}$")
     final: bool
     live: bool
     families: dict[str, _Champion]

@@ -17,6 +17,9 @@ from retrain_assets.models.forecaster import Forecaster, family
 if TYPE_CHECKING:
     from retrain_assets.training.adapter_store import ModelStore
 
+POINTER = "pointer"
+"""What names, beside the families' champions, the version that production points to."""
+
 
 @dataclass(frozen=True)
 class Version:

@@ -7,7 +7,6 @@ them. `XNYS` serves US stocks, `24/7` serves coins (every UTC day is a session).
 from __future__ import annotations
 
 import datetime as dt
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,13 +15,13 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from retrain_assets.errors import BadInput
+from retrain_assets.files import is_month
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
 US_STOCKS = "XNYS"
 """The calendar of a symbol of which nothing else is said."""
-_MONTH = re.compile(r"(?!0000)\d{4}-(0[1-9]|1[0-2])")
 # Building a calendar costs about half a second, so a few fixed spans are built and kept.
 _FIRST_YEARS = (2006, 1970, 1885)
 _YEARS_AHEAD = (2, 5, 30)  # whole years after the current one
@@ -252,7 +251,7 @@ def month_after(month: str, count: int = 1) -> str:
 
 
 def _month_days(month: str) -> tuple[pd.Timestamp, pd.Timestamp]:
-    if not _MONTH.fullmatch(month):
+    if not is_month(month):
         raise BadInput(f"month {month!r} is malformed: write it as YYYY-MM, such as 2023-08")
     period = pd.Period(month, freq="M")
     return period.start_time, period.end_time.normalize()

@@ -14,7 +14,7 @@ from typing import Any
 import retrain_assets
 from retrain_assets import __version__
 from retrain_assets.errors import BadInput, CheckpointError
-from retrain_assets.files import checked_symbol, read_json, write_json
+from retrain_assets.files import checked_symbol, is_month, read_json, write_json
 from retrain_assets.market.calendar import month_before
 from retrain_assets.models import lora
 from retrain_assets.models.digest import weights_digest
@@ -27,7 +27,6 @@ METRICS_FILE = "metrics.json"
 LATEST_FILE = "latest.json"
 LADDER_FILE = "ladder.json"
 """Beside a partition's adapters: how far its ladder was climbed."""
-_MONTH_LENGTH = len("2025-09")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class ModelStore:
 
     def partition_folder(self, family_name: str, month: str, symbol: str) -> Path:
         """Where one partition's adapters lie; the names are checked before they become a path."""
-        if len(month) != _MONTH_LENGTH or not month.replace("-", "").isdigit():
+        if not is_month(month):
             raise BadInput(f"{month!r} is no month: write it as 2025-09")
         return self.root / family(family_name).name / month / checked_symbol(symbol)
 

@@ -20,8 +20,8 @@ from retrain_assets.evaluation.monthly.table import (
 )
 from retrain_assets.evaluation.pooling import skill
 from retrain_assets.evaluation.stock_record import Scope, StockRecord, scored
+from retrain_assets.evaluation.versions import POINTER
 
-POINTER = "pointer"
 _TITLES = {"zero_shot": "zero-shot", "last_month": "last month's"}
 _READING = (
     "Each cell: error (MAE in % of the price), below it the skill over naive in %: above 0 errs "
