@@ -17,7 +17,14 @@ pytest_plugins = [
     "retrain_assets_tests.finished",
     "retrain_assets_tests.exported",
 ]
-LONGEST_FIRST = ("test_newcomer", "test_decisions", "test_cli", "test_survival", "test_runs")
+LONGEST_FIRST = (
+    "test_newcomer",
+    "test_decisions",
+    "test_cli",
+    "test_survival",
+    "test_runs",
+    "test_amiss",
+)
 """Files that take a worker minutes: begun last, they would keep one while the others idle."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from retrain_assets.home import Home
 
@@ -71,6 +74,24 @@ def entered(root: Path, patch: pytest.MonkeyPatch) -> Home:
     return found
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, whose path it is given and which does not exist before.
+
+    All workers of a test session share it: the first to ask for it makes it, the others wait.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    root, done = base / name / "data", base / name / "done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(root.parent, ignore_errors=True)  # what a failure left
+            root.parent.mkdir()
+            make(root)
+            done.touch()
+    return root
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installation that nothing has run in; its databases take seconds, so it is made once."""
@@ -78,13 +99,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from retrain_assets.defs.resources import build_resources
 
-    home = install(tmp_path_factory.mktemp("template") / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        entered(home.root, patch)
-        build_resources(home)["tracking"].client()
-        with dg.DagsterInstance.get() as instance:
-            assert instance.get_runs_count() == 0
-    return home.root
+    def make(root: Path) -> None:
+        home = install(root)
+        with pytest.MonkeyPatch.context() as patch:
+            entered(home.root, patch)
+            build_resources(home)["tracking"].client()
+            with dg.DagsterInstance.get() as instance:
+                assert instance.get_runs_count() == 0
+
+    return made_once(tmp_path_factory, "template", make)
 
 
 @pytest.fixture

@@ -7,15 +7,12 @@ borrowed from where the tests run, so that nothing is downloaded. Screenshots ar
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,12 +26,11 @@ import pytest
 
 from retrain_assets_tests.browser import browser
 from retrain_assets_tests.ports import free_port
+from retrain_assets_tests.servers import PATIENCE, kept, served
 
 __all__ = ["browser"]
 ROOT = Path(__file__).parents[1]
-SCREENSHOTS = Path(os.environ.get("RETRAIN_SCREENSHOTS", ROOT / ".newcomer"))
 STOCK, MONTH = "NVDA", "2023-08"
-PATIENCE = 240.0
 MILLISECONDS = 1000
 pytestmark = [
     pytest.mark.timeout(900),
@@ -106,41 +102,8 @@ def page(clone: Clone, shown: str) -> Iterator[str]:
     port = free_port()
     command = [str(clone.root / ".venv" / "bin" / "retrain"), "ui", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with served(command, clone.root, clone.environment, address):
+    with served(command, address, environment=clone.environment, root=clone.root):
         yield address
-
-
-@contextlib.contextmanager
-def served(
-    command: list[str], root: Path, environment: dict[str, str], address: str
-) -> Iterator[None]:
-    """Pages at an address, from when they answer until the block ends; no process is left."""
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen(
-            command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            until = time.monotonic() + PATIENCE
-            while not answers(address):
-                log.seek(0)
-                assert server.poll() is None, log.read()[-3000:]
-                assert time.monotonic() < until, f"{address} did not answer"
-                time.sleep(0.5)
-            yield
-        finally:
-            for ending in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(server.pid, ending)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(30)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=10) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 def test_a_click_materializes_a_partition_that_shows_its_picture(browser: Any, page: str) -> None:
@@ -199,11 +162,6 @@ def status_of(page: str, run: str) -> str:
     return str(found)
 
 
-def kept(tab: Any, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    tab.screenshot(path=str(SCREENSHOTS / f"{name}.png"))
-
-
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_every_command_of_the_readme_works_in_a_fresh_environment(tmp_path: Path) -> None:
@@ -219,5 +177,6 @@ def test_every_command_of_the_readme_works_in_a_fresh_environment(tmp_path: Path
         ).stdout
     )
     for name, port in (("ui", 3000), ("mlflow", 5000)):
-        with served(["make", name], root, environment, f"http://127.0.0.1:{port}"):
+        address = f"http://127.0.0.1:{port}"
+        with served(["make", name], address, environment=environment, root=root):
             pass

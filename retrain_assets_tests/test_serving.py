@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 import venv
@@ -37,6 +35,7 @@ from retrain_assets.universe import Stock, Universe
 from retrain_assets_tests.installed import LAST_BAR, MONTH
 from retrain_assets_tests.ports import free_port
 from retrain_assets_tests.promoted import bars_of, promoted_home, untouched
+from retrain_assets_tests.servers import served
 
 ROOT = Path(__file__).parents[1]
 LOCK = Path("locks") / "requirements.txt"
@@ -308,30 +307,10 @@ def serving_apart(uri: str, tracking: str) -> Iterator[str]:
     }
     environment.pop("RETRAIN_HOME", None)
     command = [str(commands / "mlflow"), "models", "serve", "-m", uri, "--env-manager", "local"]
-    server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 240
-        while not answering(f"{address}/ping"):
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.2)
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with served(command, f"{address}/ping", environment=environment):
         yield address
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def answering(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
-        return False
 
 
 @pytest.mark.long

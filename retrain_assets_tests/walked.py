@@ -21,6 +21,7 @@ from retrain_assets import cli, runs
 from retrain_assets.definitions import build_definitions
 from retrain_assets.defs.partitions import partition_key
 from retrain_assets.defs.regression_report import JSON_FILE as REPORT
+from retrain_assets.evaluation.versions import Version
 from retrain_assets.files import read_json, write_json
 from retrain_assets.followups import Promote
 from retrain_assets.home import Home
@@ -28,11 +29,13 @@ from retrain_assets.work import Retrain, Search
 from retrain_assets_tests.finished import ran
 from retrain_assets_tests.installed import MONTH, entered
 
+Capsys = pytest.CaptureFixture[str]
+FAMILIES = ("kronos", "toto")
 JULY, AUGUST, SEPTEMBER = "2023-07", MONTH, "2023-09"
 STOCK = "BBB"
 """What its July stopped training on, its August does not judge on: last month's takes part."""
 BOTH = Retrain(
-    families=("kronos", "toto"),
+    families=FAMILIES,
     bases={"kronos": "tiny", "toto": "tiny"},
     max_steps=2,
     search=Search(
@@ -108,6 +111,10 @@ def summarised(home: Home, month: str = AUGUST) -> None:
     """The month's report and, if it is live, the export made anew."""
     with dg.DagsterInstance.get() as instance:
         runs.summarise(build_definitions(home), instance, month, [], Promote())
+
+
+def version_of(record: dict[str, Any], family: str, what: str = "champion") -> Version:
+    return Version.from_json(record["families"][family][what])
 
 
 def champion(home: Home, month: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +23,7 @@ from retrain_assets.defs.requests import BARS_TAG, FINAL_TAG
 from retrain_assets.home import Home
 from retrain_assets_tests.defs.ticks import Daemon, Ticked, keep, list_stocks
 from retrain_assets_tests.ports import free_port
+from retrain_assets_tests.servers import served
 
 STOCKS = [f"S{number:03}" for number in range(500)]
 MONTHS = [f"{month}" for month in pd.period_range("2018-10", "2023-09", freq="M")]
@@ -115,25 +115,9 @@ def pages(many: Home) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-w", str(many.dagster / "workspace.yaml")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        try:
-            address = f"http://127.0.0.1:{port}"
-            answered(f"{address}/server_info", server)
-            yield address
-        finally:
-            server.terminate()
-
-
-def answered(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait until a server that was just started answers."""
-    for _ in range(120):
-        assert server.poll() is None, "the server has ended"
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(1)
-    raise AssertionError(f"{address} does not answer")
+    address = f"http://127.0.0.1:{port}"
+    with served(command, f"{address}/server_info"):
+        yield address
 
 
 @pytest.mark.long
