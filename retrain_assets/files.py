@@ -21,7 +21,7 @@ from typing import Any
 
 from retrain_assets.errors import BadInput, CannotWrite
 
-MONTH = r"(?!0000)\d{4}-(0[1-9]|1[0-2])"
+MONTH = r"[1-9]\d{3}-(0[1-9]|1[0-2])"
 """What a month looks like, as a regular expression."""
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,15}")
 PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.partial")

@@ -78,7 +78,7 @@ def small_map(table: pd.DataFrame, names: Sequence[str]) -> str:
         against,
         ring,
         f"{down}across {x}: {', '.join(values[x])}{aside}. "
-        f"Blue errs less than the default, red more, by at most {limit:.1f} %; dot: the choice",
+        f"Blue errs less than the default, red more, at most {limit:.1f} %; dot: the choice",
     )
 
 

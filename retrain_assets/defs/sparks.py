@@ -22,11 +22,11 @@ NAME = "in small"
 _WIDTH, _HEIGHT, _EDGE = 300, 60, 2
 _MOST = 16
 """Points of a line."""
-MOST_CELLS = 40
+MOST_CELLS = 32
 SHADES = ("#26a", "#9ce", "#ddd", "#fa8", "#b23")
 """Of cells: far below nothing, below, about nothing, above, far above."""
-WIDE, HIGH = 24, 14
-"""Pixels from one cell to the next."""
+_CELL = 24, 14
+"""Pixels from one cell to the next, across and down."""
 
 
 def spark(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], words: str) -> str:
@@ -72,16 +72,16 @@ def cells(
     paths = dict.fromkeys(SHADES, "")
     for (row, column), value in finite.items():
         shade = SHADES[middle + round(value / limit * middle)]
-        paths[shade] += f"M{column * WIDE} {row * HIGH + HIGH // 2}h{WIDE - 1}"
+        paths[shade] += f"M{column} {row}h.9"
     drawn = "".join(f"<path d='{path}' stroke='{c}'/>" for c, path in paths.items() if path)
-    high, wide = (1 + max(place[axis] for place in finite) for axis in (0, 1))
-    dot = ""
     if marked is not None:
-        y, x = marked[0] * HIGH + HIGH // 2, marked[1] * WIDE + WIDE // 2
-        dot = f"<circle cx='{x}' cy='{y}' r='4'/>"
+        row, column = marked
+        drawn += f"<path d='M{column}.3 {row}h.3' stroke='#000' stroke-width='.4'/>"
+    high, wide = (1 + max(place[axis] for place in finite) for axis in (0, 1))
     svg = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{wide * WIDE}' height='{high * HIGH}'>"
-        f"<g stroke-width='{HIGH - 1}'>{drawn}</g>{dot}</svg>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{wide * _CELL[0]}' "
+        f"height='{high * _CELL[1]}' viewBox='0 -.5 {wide} {high}' preserveAspectRatio='none'>"
+        f"<g stroke-width='.9'>{drawn}</g></svg>"
     )
     return f"{markdown_image(svg.encode(), NAME)}\n\n{words}"
 

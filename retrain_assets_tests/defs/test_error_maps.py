@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from retrain_assets.defs.error_maps import error_map, map_axes, small_map
 from retrain_assets.defs.markdown_images import inline
-from retrain_assets.defs.sparks import HIGH, INLINE, SHADES, WIDE
+from retrain_assets.defs.sparks import INLINE, SHADES
 
 NAMES = ["num_samples", "temperature", "top_k", "top_p"]
 
@@ -98,9 +98,9 @@ def drawn(markdown: str) -> dict[tuple[int, int], str]:
     svg = ET.fromstring(base64.b64decode(markdown.partition("base64,")[2].partition(")")[0]))
     paths = svg.iter("{http://www.w3.org/2000/svg}path")
     return {
-        (int(y) // HIGH, int(x) // WIDE): path.attrib["stroke"]
+        (int(y), int(x)): path.attrib["stroke"]
         for path in paths
-        for x, y in re.findall(r"M(\d+) (\d+)", path.attrib["d"])
+        for x, y in re.findall(r"M(\d+) (\d+)h.9", path.attrib["d"])
     }
 
 
@@ -114,7 +114,7 @@ def test_in_small_panels_stand_side_by_side(table: pd.DataFrame) -> None:
     assert {column for _, column in cells} == {0, 1, 2, 4, 5, 6}
     assert markdown.endswith(
         "down temperature: 0.5, 0.7, 1; across top_p: 0.8, 0.9, off; side by side top_k: 20, off. "
-        "Blue errs less than the default, red more, by at most 35.0 %; dot: the choice"
+        "Blue errs less than the default, red more, at most 35.0 %; dot: the choice"
     )
 
 
