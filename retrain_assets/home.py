@@ -20,9 +20,11 @@ MLFLOW_PAGE = "http://127.0.0.1:5000"
 # Starting a run takes the imports of a new process; a machine that is very busy needs more than
 # Dagster's minute for them, and then a run would count as failed that has begun. A backfill waits
 # for code that cannot be loaded at the moment, instead of failing for good.
-_PATIENCE = {
+# Neither Dagster (in its settings) nor MLflow tells its makers anything.
+_PROCESSES = {
     "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
     "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _EMBEDDED, _POSTGRES = "dagster", "dagster-postgres"
 # Added to the settings of an instance whose history is in PostgreSQL.
@@ -127,7 +129,7 @@ class Home:
         Settings that are there already are left as they are, and a DAGSTER_HOME that is none of
         ours is respected: whoever runs a larger installation keeps their own instance.
         RETRAIN_HOME is set so that processes started from here agree on the data folder, and they
-        are told to wait longer for a busy machine.
+        are told to wait longer for a busy machine and to report home to nobody.
         """
         from retrain_assets.pools import most_runs  # pandas comes with it; see `completing`
 
@@ -142,5 +144,5 @@ class Home:
         if os.environ.get("DAGSTER_HOME", "") in {"", *ours}:
             os.environ["DAGSTER_HOME"] = str(self.dagster)
         os.environ[ENVIRONMENT] = str(self.root)
-        for name, value in _PATIENCE.items():
+        for name, value in _PROCESSES.items():
             os.environ.setdefault(name, value)

@@ -19,6 +19,7 @@ import dagster as dg
 
 from retrain_assets.database import create_tracking
 from retrain_assets.defs import delivery
+from retrain_assets.defs.experiments import experiment_id
 from retrain_assets.defs.outages import StoreAway, answering, knock, refusal, shown
 from retrain_assets.defs.outbox import LOCAL, Kept, Outbox, Value, Writer, now
 from retrain_assets.defs.partitions import month_and_symbol
@@ -342,12 +343,9 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's 
 
         Path(self.artifacts).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(self.artifacts) / ".lock", timeout=60):
-            if found := client.get_experiment_by_name(name):
-                return str(found.experiment_id)
             # A server has a place of its own for artifacts, a database has none.
             local = self.uri.startswith((_SQLITE, "postgresql"))
-            location = (Path(self.artifacts) / name).as_uri() if local else None
-            return str(client.create_experiment(name, artifact_location=location))
+            return experiment_id(client, name, Path(self.artifacts) if local else None)
 
 
 def _create_store(database: Path, artifacts: str) -> None:
