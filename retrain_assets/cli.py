@@ -215,7 +215,7 @@ def demo(stocks: option.Stocks = None, no_progress: option.NoProgress = False) -
     from retrain_assets.universe import Selection
     from retrain_assets.work import Retrain, Search
 
-    symbols = tuple(stocks or DEMO_SYMBOLS)
+    symbols = tuple(symbol.upper() for symbol in stocks or DEMO_SYMBOLS)
     if others := set(symbols) - set(DEMO_SYMBOLS):
         raise BadInput(
             f"{', '.join(sorted(others))}: not in the demo, which has {', '.join(DEMO_SYMBOLS)}; "

@@ -64,7 +64,7 @@ def import_bars(
 
 def pretrain(
     model_type: Annotated[
-        str, typer.Argument(metavar="FAMILY", help="A model family: kronos or toto.")
+        str, typer.Argument(metavar="FAMILY", help="A model family, such as kronos or toto.")
     ],
     size: Annotated[
         str, typer.Option(help="Which small base: nano, or nano-1 for Toto's first generation.")

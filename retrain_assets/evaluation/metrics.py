@@ -77,7 +77,10 @@ def scores(
     )
     joined: pd.DataFrame = scored.reset_index().join(keys, on="group")
     joined["mase"] = joined["mae"] / joined["unique_id"].map(scale or {}).replace(0, np.nan)
-    return joined[[*GROUP, "candidate", "origins", *SCORES]]
+    columns = [*GROUP, "candidate", "origins", *SCORES]
+    if unnamed := set(joined.columns) - {"group", *columns}:
+        raise ValueError(f"SCORES does not name {', '.join(sorted(unnamed))}")
+    return joined[columns]
 
 
 def one_step_scale(bars: pd.DataFrame, split: Split) -> float:

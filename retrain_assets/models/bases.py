@@ -67,7 +67,9 @@ class BaseTable(Generic[_Base]):
             if (folder / "config.json").exists():
                 raise BadInput(self._how_to_list(folder, checkpoints))
         known = ", ".join([*self.built_in, *sorted(listed)])
-        title = self.family.capitalize()
+        from retrain_assets.models.forecaster import family  # which imports this module's tables
+
+        title = family(self.family).title
         raise BadInput(f"no {title} base {name!r}: choose one of {known}, or add it to {FILE}")
 
     def _how_to_list(self, folder: Path, checkpoints: Path) -> str:

@@ -66,7 +66,7 @@ class Instrument:
         quote = next((q for q in _QUOTES if self.symbol.endswith(q) and self.symbol != q), None)
         if quote is None:
             raise BadInput(
-                f"{self.symbol}: it is not clear which coin this is in which currency; list its "
+                f"it is not clear which coin this is in which currency; list its "
                 f"name with a {separator!r} under aliases in universe.yaml, such as "
                 f"BTC{separator}USD"
             )

@@ -128,7 +128,7 @@ def spelling(instrument: Instrument) -> str:
         return instrument.pair("/")
     if not instrument.is_american:
         raise BadInput(
-            f"{instrument.symbol}: Alpaca has American stocks and coins alone, not calendar "
+            f"Alpaca has American stocks and coins alone, not calendar "
             f"{instrument.calendar}: choose another feed, or import its files"
         )
     return instrument.symbol
