@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -11,9 +11,10 @@ import pytest
 
 from retrain_assets import runs
 from retrain_assets.definitions import build_definitions
+from retrain_assets.files import read_json, write_json
 from retrain_assets.home import Home
 from retrain_assets.work import Retrain, Search, Work
-from retrain_assets_tests.installed import MONTH, entered
+from retrain_assets_tests.installed import MONTH, entered, made_once
 
 SMALL = Search(
     grid={
@@ -24,6 +25,9 @@ SMALL = Search(
     }
 )
 QUICK = Retrain(families=("kronos",), bases={"kronos": "tiny"}, max_steps=3, search=SMALL)
+
+TOLD = "told.json"
+"""What came of the run, for workers that did not run it."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,22 @@ def ran(
 @pytest.fixture(scope="session")
 def finished_once(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The run itself; tests ask for `finished`, which also points the environment at it."""
-    root = tmp_path_factory.mktemp("finished") / "data"
-    shutil.copytree(template, root)
-    with pytest.MonkeyPatch.context() as patch:
-        home = entered(root, patch)
-        outcomes = ran(home, "AAA", "SHORT", "BBB")
-        with dg.DagsterInstance.get() as instance:
-            defs = build_definitions(home)
-            files = runs.summarise(defs, instance, MONTH, list(outcomes.values()), QUICK)
-    return Finished(home, outcomes, files)
+
+    def finish(root: Path) -> None:
+        shutil.copytree(template, root)
+        with pytest.MonkeyPatch.context() as patch:
+            home = entered(root, patch)
+            outcomes = ran(home, "AAA", "SHORT", "BBB")
+            with dg.DagsterInstance.get() as instance:
+                defs = build_definitions(home)
+                files = runs.summarise(defs, instance, MONTH, list(outcomes.values()), QUICK)
+        told = {symbol: asdict(outcome) for symbol, outcome in outcomes.items()}
+        write_json(root.parent / TOLD, {"outcomes": told, "files": list(map(str, files))})
+
+    home = Home(made_once(tmp_path_factory, "finished", finish))
+    told = read_json(home.root.parent / TOLD)
+    outcomes = {symbol: runs.Outcome(**one) for symbol, one in told["outcomes"].items()}
+    return Finished(home, outcomes, [Path(file) for file in told["files"]])
 
 
 @pytest.fixture
