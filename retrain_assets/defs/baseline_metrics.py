@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from retrain_assets.defs.io import PartitionBars
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars
@@ -59,11 +60,13 @@ def baseline_metrics(
     tell(context, f"{figures['difficulty']}, naive error {figures['baseline_mae_pct']:.2f} %", 1.0)
     return dg.Output(
         asked | figures,
-        metadata={
-            "difficulty": figures["difficulty"],
-            "naive error % at 64 bars": figures["baseline_mae_pct"],
-            "over all bars": figures["guide_mae_pct"],
-            "volatility % a year": figures["all_bars"]["volatility_annual_pct"],
-            "prediction length": horizon,
-        },
+        metadata=legible(
+            {
+                "difficulty": figures["difficulty"],
+                "naive error % at 64 bars": figures["baseline_mae_pct"],
+                "over all bars": figures["guide_mae_pct"],
+                "volatility % a year": figures["all_bars"]["volatility_annual_pct"],
+                "prediction length": horizon,
+            }
+        ),
     )

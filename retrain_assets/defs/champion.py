@@ -12,6 +12,7 @@ from pydantic import Field
 
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_stock, of_month_before
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars, Models, Production, Reports
@@ -99,7 +100,7 @@ def champion(
         tell(context, line)
     history = _history(store.decisions(stock.symbol))
     shown = {"mlflow": run.shown(), "model registry": registry, "history": history}
-    return dg.Output(record, metadata=_metadata(record) | shown)
+    return dg.Output(record, metadata=legible(_metadata(record) | shown))
 
 
 def _require_usable(comparison: dict[str, Any] | None, view: PartitionBars) -> None:

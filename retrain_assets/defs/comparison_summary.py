@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from retrain_assets.defs.io import GATHERED
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.markdown_images import embedded
 from retrain_assets.defs.partitions import month
 from retrain_assets.defs.progress import failing_plainly
@@ -71,14 +72,16 @@ def comparison_summary(
     context.log.info(f"{len(records)} stocks in {len(written)} files in {folder}")
     return dg.Output(
         {str(h): str(f) for h, f in zip(contents, written, strict=True)},
-        metadata={
-            "stocks": len(records),
-            **({"errors": _errors(records)} if records else {}),
-            **({"pooled": _pooled(content)} if content.get("pooled") else {}),
-            **_pooled_skill(content),
-            **_by_stock(key, records),
-            "folder": dg.MetadataValue.path(folder),
-        },
+        metadata=legible(
+            {
+                "stocks": len(records),
+                **({"errors": _errors(records)} if records else {}),
+                **({"pooled": _pooled(content)} if content.get("pooled") else {}),
+                **_pooled_skill(content),
+                **_by_stock(key, records),
+                "folder": dg.MetadataValue.path(folder),
+            }
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Models
@@ -58,7 +59,7 @@ def confirmation(
             )
         found = _looked(market_bars, comparison, champion, config.holdout_days, models, where)
     tell(context, f"{len(found['origins'])} forecasts of {found['horizon']} sessions", 1.0)
-    return dg.Output(found, metadata=_metadata(found))
+    return dg.Output(found, metadata=legible(_metadata(found)))
 
 
 def _looked(

@@ -9,6 +9,7 @@ from pydantic import Field
 from retrain_assets.defs.adapters import require_same_bars
 from retrain_assets.defs.device import Device
 from retrain_assets.defs.io import OPTIONAL, PartitionBars
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Models
@@ -81,7 +82,7 @@ def build_refined(family: ModelFamily) -> dg.AssetsDefinition:
             ladder = dataclasses.replace(ladder, stopped=stopped(start.plan, ladder.done))
             models.write_ladder(start.policy, ladder)
         tell(context, _in_words(ladder), 1.0)
-        return dg.Output(ladder.to_json(), metadata=_metadata(ladder))
+        return dg.Output(ladder.to_json(), metadata=legible(_metadata(ladder)))
 
     return refined
 

@@ -20,6 +20,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_and_symbol
 from retrain_assets.defs.progress import tell
 from retrain_assets.errors import RetrainError
@@ -130,7 +131,7 @@ class Recipe:
     ) -> dg.Output[dict[str, Any]]:
         """The output, to be known again by what it is made of."""
         tags = {INPUTS_TAG: self.digest, OUTPUT_TAG: self._content(record)}
-        return dg.Output(record, metadata=metadata, data_version=data_version, tags=tags)
+        return dg.Output(record, metadata=legible(metadata), data_version=data_version, tags=tags)
 
     def _last(self) -> tuple[dg.AssetMaterialization, str] | None:
         """The partition's last materialization, and when it was."""

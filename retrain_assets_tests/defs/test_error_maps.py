@@ -113,8 +113,9 @@ def test_in_small_panels_stand_side_by_side(table: pd.DataFrame) -> None:
     assert {row for row, _ in cells} == {0, 1, 2}
     assert {column for _, column in cells} == {0, 1, 2, 4, 5, 6}
     assert markdown.endswith(
-        "down temperature: 0.5, 0.7, 1; across top_p: 0.8, 0.9, off; side by side top_k: 20, off. "
-        "Blue errs less than the default, red more, at most 35.0 %; dot: the choice"
+        "down temperature: 0.5, 0.7, 1\n\nacross top_p: 0.8, 0.9, off\n\n"
+        "side by side top_k: 20, off\n\n"
+        "blue errs less than the default, red more, at most 35.0 %; dot: the choice"
     )
 
 
