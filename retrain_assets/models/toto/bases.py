@@ -1,9 +1,8 @@
 """Which Toto bases there are: the published ones, the bundled ones, and the user's own.
 
 The generation is told from a folder's config.json. What that file does not say is how long a
-window a base takes; the table below says it, and for the hub ids the pinned revision, the
-licence and the size of the download. The user's own are entries of the `toto` section of
-`bases.yaml` in the checkpoints folder.
+window a base takes; the table below says it, and for the hub ids the pinned revision. The user's
+own are entries of the `toto` section of `bases.yaml` in the checkpoints folder.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 
 from retrain_assets.models.bases import BaseTable, check_entry
 
-APACHE = "Apache-2.0"
 TRAINED_CONTEXT = 4096
 """Steps that both generations were trained on: stated for Toto 1; for Toto 2 it is what its
 residual_attn_ratio of 5.136, sqrt(S / log S) at S = 128 patches of 32, comes to."""
@@ -30,43 +28,30 @@ class Base:
     max_context: longest window in steps, context and horizon together.
     revision: commit of the hub repository, 40 hexadecimal digits.
     patch: steps of a patch, where that is known without reading config.json.
-    licence, megabytes: of the published weights.
     """
 
     model: str
     max_context: int
     revision: str | None = None
     patch: int | None = None
-    licence: str | None = None
-    megabytes: int | None = None
 
 
-def _published(name: str, revision: str, *, patch: int, megabytes: int) -> Base:
-    return Base(f"Datadog/{name}", TRAINED_CONTEXT, revision, patch, APACHE, megabytes)
+def _published(name: str, revision: str, *, patch: int) -> Base:
+    return Base(f"Datadog/{name}", TRAINED_CONTEXT, revision, patch)
 
 
-# Sizes: the hub's model cards, fp32. Context of the bundled ones: their own cards.
+# Context of the bundled ones: their own cards.
 BUILT_IN: Mapping[str, Base] = {
     "nano": Base("toto-nano", max_context=1088),
     "nano-1": Base("toto-1-nano", max_context=1088),
-    "4m": _published(
-        "Toto-2.0-4m", "8306a9801cf98c0f5ffe4b2dcc8f496e616d84d9", patch=32, megabytes=17
-    ),
-    "22m": _published(
-        "Toto-2.0-22m", "685e4ae3e2be8d8998025e53dd98e7fdcb296a89", patch=32, megabytes=88
-    ),
-    "313m": _published(
-        "Toto-2.0-313m", "a7bab288f5e95f8606f8306f86659357e1c001ef", patch=32, megabytes=1200
-    ),
-    "1b": _published(
-        "Toto-2.0-1B", "1604e1a5242884fb9848f88c4ced14f4dc62d9d3", patch=32, megabytes=3900
-    ),
-    "2.5b": _published(
-        "Toto-2.0-2.5B", "51a2812bbe449437c01b79c0e425ed578f335f5b", patch=32, megabytes=9100
-    ),
+    "4m": _published("Toto-2.0-4m", "8306a9801cf98c0f5ffe4b2dcc8f496e616d84d9", patch=32),
+    "22m": _published("Toto-2.0-22m", "685e4ae3e2be8d8998025e53dd98e7fdcb296a89", patch=32),
+    "313m": _published("Toto-2.0-313m", "a7bab288f5e95f8606f8306f86659357e1c001ef", patch=32),
+    "1b": _published("Toto-2.0-1B", "1604e1a5242884fb9848f88c4ced14f4dc62d9d3", patch=32),
+    "2.5b": _published("Toto-2.0-2.5B", "51a2812bbe449437c01b79c0e425ed578f335f5b", patch=32),
     # The model of the retraining guide.
     "open-base-1.0": _published(
-        "Toto-Open-Base-1.0", "0411ceb27bdf7fc3e4892e99edc8ad08192dc3c5", patch=64, megabytes=605
+        "Toto-Open-Base-1.0", "0411ceb27bdf7fc3e4892e99edc8ad08192dc3c5", patch=64
     ),
 }
 

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrain_assets.models.toto.predictive import (
     Floats,
-    checked_affine,
     checked_levels,
     checked_temperature,
     log_shares,
@@ -63,7 +62,7 @@ class QuantileKnots:
         return cls(knots, levels, mass, lower=gaps[..., 0], upper=gaps[..., -1])
 
     def temper(self, tau: float) -> Self:
-        """See `Predictive.temper`; any tau above 0 will do.
+        """See `Temperable.temper`; any tau above 0 will do.
 
         With b = 1/tau, a uniform cell of mass p and width d keeps p^b d^(1-b). A tail of mass
         p and mean distance s has density p/s at its knot and decays at b/s afterwards, so it
@@ -86,24 +85,9 @@ class QuantileKnots:
             self, levels=levels, mass=mass, lower=self.lower * tau, upper=self.upper * tau
         )
 
-    def affine(self, loc: ArrayLike, scale: ArrayLike) -> Self:
-        """See `Predictive.affine`."""
-        shift, factor = checked_affine(loc, scale)
-        wide = self._over(np.broadcast_shapes(shift.shape, factor.shape, self.lower.shape))
-        return replace(
-            wide,
-            values=shift[..., None] + factor[..., None] * wide.values,
-            lower=factor * wide.lower,
-            upper=factor * wide.upper,
-        )
-
     def quantile(self, levels: Sequence[float]) -> Floats:
         """See `Predictive.quantile`; exact, and a knot at its own level to the bit."""
         return np.stack([self._quantile(level) for level in checked_levels(levels)])
-
-    def median(self) -> Floats:
-        """See `Predictive.median`."""
-        return self._quantile(0.5)
 
     def mean(self) -> Floats:
         """See `Predictive.mean`; exact, and always finite."""
@@ -113,50 +97,6 @@ class QuantileKnots:
         centres = np.concatenate([tails[0], middle, tails[1]], axis=-1)
         mean: Floats = (self.mass * centres).sum(-1)
         return mean
-
-    def cdf(self, y: ArrayLike) -> Floats:
-        """See `Predictive.cdf`; exact, and at an atom it includes the atom."""
-        at, wide, cell = self._locate(y)
-        left, right = np.clip(cell - 1, 0, 7), np.clip(cell, 1, 8)
-        start, end = _pick(wide.values, left), _pick(wide.values, right)
-        share = _ratio(at - start, end - start)
-        inside = _pick(wide.levels, left) + _pick(wide.mass, right) * share
-        below = wide.mass[..., 0] * _decay(wide.values[..., 0] - at, wide.lower)
-        above = 1 - wide.mass[..., -1] * _decay(at - wide.values[..., -1], wide.upper)
-        # Sums of masses round; what is inside may not pass the knots around it.
-        inside = np.clip(inside, _pick(wide.levels, left), _pick(wide.levels, right))
-        return np.select([cell == 0, cell == 9], [below, above], inside)
-
-    def log_density(self, y: ArrayLike) -> Floats:
-        """See `Predictive.log_density`; at a knot, that of the cell to its right."""
-        at, wide, cell = self._locate(y)
-        left, right = np.clip(cell - 1, 0, 7), np.clip(cell, 1, 8)
-        width = np.maximum(_pick(wide.values, right) - _pick(wide.values, left), _TINY)
-        lower, upper = np.maximum(wide.lower, _TINY), np.maximum(wide.upper, _TINY)
-        with np.errstate(divide="ignore", over="ignore"):
-            log_mass = np.log(_pick(wide.mass, cell))
-            below = log_mass - np.log(lower) - (wide.values[..., 0] - at) / lower
-            above = log_mass - np.log(upper) - (at - wide.values[..., -1]) / upper
-        return np.select([cell == 0, cell == 9], [below, above], log_mass - np.log(width))
-
-    def crps(self, y: ArrayLike) -> Floats:
-        """See `Predictive.crps`; exact.
-
-        Between knots F is linear, so the integral of F^2 is that of a parabola; the interval
-        that holds y is cut there. The tails' squares are exponentials again.
-        """
-        at, wide, _ = self._locate(y)
-        start, end = wide.values[..., :-1], wide.values[..., 1:]
-        low, high = wide.levels[..., :-1], wide.levels[..., 1:]
-        cut = np.clip(at[..., None], start, end)
-        middle = low + (high - low) * _ratio(cut - start, end - start)
-        below = (cut - start) * _mean_square(low, middle)
-        above = (end - cut) * _mean_square(1 - middle, 1 - high)
-        tails = _tail_crps(wide.values[..., 0] - at, wide.mass[..., 0], wide.lower) + _tail_crps(
-            at - wide.values[..., -1], wide.mass[..., -1], wide.upper
-        )
-        score: Floats = np.ascontiguousarray(below + above).sum(-1) + tails
-        return score
 
     def _quantile(self, level: float) -> Floats:
         cell = (self.levels < level).sum(-1)
@@ -172,23 +112,6 @@ class QuantileKnots:
         below, above = np.fmin(below, first), np.fmax(above, last)
         return np.select([cell == 0, cell == 9], [below, above], inside)
 
-    def _locate(self, y: ArrayLike) -> tuple[Floats, Self, NDArray[np.intp]]:
-        """y and the knots on their common shape, and the cell (0 to 9) each y is in."""
-        at = np.asarray(y, dtype=np.float64)
-        shape = np.broadcast_shapes(at.shape, self.lower.shape)
-        at, wide = np.broadcast_to(at, shape), self._over(shape)
-        return at, wide, (wide.values <= at[..., None]).sum(-1)
-
-    def _over(self, shape: tuple[int, ...]) -> Self:
-        return replace(
-            self,
-            values=np.broadcast_to(self.values, (*shape, 9)),
-            levels=np.broadcast_to(self.levels, (*shape, 9)),
-            mass=np.broadcast_to(self.mass, (*shape, 10)),
-            lower=np.broadcast_to(self.lower, shape),
-            upper=np.broadcast_to(self.upper, shape),
-        )
-
 
 def _pick(table: Floats, index: NDArray[np.intp]) -> Floats:
     """Entry `index` (...) of each row of the table (..., n)."""
@@ -199,29 +122,3 @@ def _pick(table: Floats, index: NDArray[np.intp]) -> Floats:
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
-
-
-def _decay(distance: Floats, scale: Floats) -> Floats:
-    """exp(-distance / scale), 0 for a tail of no width and at most 1 (before the tail begins)."""
-    ahead = np.maximum(distance, 0.0)
-    with np.errstate(over="ignore"):
-        decay: Floats = np.where(scale > 0, np.exp(-ahead / np.maximum(scale, _TINY)), 0.0)
-    return decay
-
-
-def _mean_square(start: Floats, end: Floats) -> Floats:
-    """The mean of the square of a line from start to end."""
-    mean: Floats = (start * start + start * end + end * end) / 3
-    return mean
-
-
-def _tail_crps(distance: Floats, mass: Floats, scale: Floats) -> Floats:
-    """A tail's part of the score, for an outcome this far into it (below 0: not in it).
-
-    With q the probability beyond the outcome, it is the integral of q^2 there, scale q^2 / 2,
-    and of (1 - q)^2 on the way to the knot.
-    """
-    ahead = np.maximum(distance, 0.0)
-    beyond = mass * _decay(distance, scale)
-    part: Floats = ahead - 2 * scale * (mass - beyond) + scale * mass * mass / 2
-    return part

@@ -15,21 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.predictive import (
-    LEAST_UNIFORM,
     Floats,
-    checked_affine,
     checked_levels,
     checked_temperature,
     log_shares,
 )
-from retrain_assets.models.toto.student_t import (
-    log_excess,
-    log_peak,
-    mean_shortfall,
-    mean_spread,
-    student_cdf,
-    student_quantile,
-)
+from retrain_assets.models.toto.student_t import student_cdf, student_quantile
 from retrain_assets.models.toto.tempered import TemperedMixture
 
 _LEAST_SCALE = 1e-200  # a softplus in float32 can be 0; this leaves room to scale it down
@@ -63,14 +54,18 @@ class StudentMixture:
         return cls(df, location, np.maximum(scale, _LEAST_SCALE), log_shares(log_weight))
 
     def temper(self, tau: float) -> StudentMixture | TemperedMixture:
-        """See `Predictive.temper`; the mixture itself at 1."""
+        """See `Temperable.temper`; the mixture itself at 1."""
         tau = checked_temperature(tau)
         return self if tau == 1 else TemperedMixture(self, tau)
 
     def affine(self, loc: ArrayLike, scale: ArrayLike) -> Self:
-        """See `Predictive.affine`."""
-        shift, factor = checked_affine(loc, scale)
-        shift, factor = shift[..., None], factor[..., None]
+        """The distribution of loc + scale x Y; both broadcast against the batch.
+
+        Raises BadInput for a scale that is not above 0.
+        """
+        shift, factor = (np.asarray(part, dtype=np.float64)[..., None] for part in (loc, scale))
+        if (factor <= 0).any():
+            raise BadInput(f"a scale must be above 0, not {factor.min()}")
         df, location, spread, log_weight = np.broadcast_arrays(
             self.df, shift + factor * self.location, factor * self.scale, self.log_weight
         )
@@ -85,66 +80,16 @@ class StudentMixture:
         row = np.tile(np.arange(rows), len(wanted))
         return flat._roots(row, np.repeat(wanted, rows)).reshape(len(wanted), *batch)
 
-    def median(self) -> Floats:
-        """See `Predictive.median`."""
-        median: Floats = self.quantile((0.5,))[0]
-        return median
-
     def mean(self) -> Floats:
         """See `Predictive.mean`; exact."""
-        self._need_mean()
-        return self._mix(self.location)
-
-    def cdf(self, y: ArrayLike) -> Floats:
-        """See `Predictive.cdf`; exact."""
-        return self._mix(student_cdf(self.df, self._standard(y)))
-
-    def log_density(self, y: ArrayLike) -> Floats:
-        """See `Predictive.log_density`; exact."""
-        z = self._standard(y)
-        logs = self.log_weight + log_peak(self.df, self.scale)
-        logs = logs - (self.df + 1) / 2 * log_excess(self.df, z)
-        most = np.maximum(logs.max(-1, keepdims=True), np.finfo(np.float64).min)
-        total = np.ascontiguousarray(np.exp(logs - most)).sum(-1)
-        with np.errstate(divide="ignore"):
-            log_density: Floats = most[..., 0] + np.log(total)
-        return log_density
-
-    def crps(self, y: ArrayLike) -> Floats:
-        """See `Predictive.crps`; the part that depends on y is exact.
-
-        The other part, the integral of F (1 - F), is a quadrature that is off by less than 1e-6
-        of itself.
-        """
-        self._need_mean()
-        offset = np.asarray(y, dtype=np.float64)[..., None] - self.location
-        away = self._mix(2 * mean_shortfall(self.df, self.scale, offset) - offset)
-        flat = self._flat()
-        within = mean_spread(flat.df, flat.location, flat.scale, np.exp(flat.log_weight))
-        score: Floats = away - within.reshape(self.df.shape[:-1])
-        return score
-
-    def sample(self, uniforms: ArrayLike) -> Floats:
-        """One draw for each pair of uniform numbers in [0, 1), shape (..., 2) to (...).
-
-        The first number picks the component by the cumulative weights, the second its value by
-        the inverse CDF, so equal numbers give comparable draws of different mixtures. Leading
-        axes broadcast against the batch: (path, ..., 2) draws paths.
-        """
-        pair = np.asarray(uniforms, dtype=np.float64)
-        shape = np.broadcast_shapes(pair.shape[:-1], self.df.shape[:-1])
-        cumulative = np.exp(self.log_weight).cumsum(-1)
-        mark = pair[..., :1] * cumulative[..., -1:]
-        # The last weight above zero takes what rounding might carry beyond it.
-        last = (cumulative < cumulative[..., -1:]).sum(-1)
-        component = np.minimum((cumulative <= mark).sum(-1), last)[..., None]
-        df, location, scale = (
-            np.take_along_axis(np.broadcast_to(field, (*shape, field.shape[-1])), component, -1)
-            for field in (self.df, self.location, self.scale)
-        )
-        uniform = np.maximum(pair[..., 1:], LEAST_UNIFORM)
-        draws: Floats = (location + scale * student_quantile(df, uniform))[..., 0]
-        return draws
+        if (self.df <= 1).any():
+            raise BadInput(
+                "the distribution has no mean: a component has "
+                f"{float(self.df.min()):.3g} degrees of freedom"
+            )
+        # Added in the order of memory, so that a sum does not depend on the array's layout.
+        mean: Floats = np.ascontiguousarray(np.exp(self.log_weight) * self.location).sum(-1)
+        return mean
 
     def _roots(self, row: NDArray[np.intp], level: Floats) -> Floats:
         """Quantiles at `level` of these rows of a flat mixture, all (n,)."""
@@ -181,27 +126,8 @@ class StudentMixture:
         margin = np.maximum(margin, 4 * np.spacing(np.abs(quantile)))
         return (quantile - margin).min(-1), (quantile + margin).max(-1)
 
-    def _mix(self, values: Floats) -> Floats:
-        """The weighted sum of components' values (..., K), added in the order of memory."""
-        mixed: Floats = np.ascontiguousarray(np.exp(self.log_weight) * values).sum(-1)
-        return mixed
-
-    def _standard(self, y: ArrayLike) -> Floats:
-        with np.errstate(over="ignore"):
-            standard: Floats = (np.asarray(y, dtype=np.float64)[..., None] - self.location) / (
-                self.scale
-            )
-        return standard
-
     def _flat(self) -> Self:
         """The same with one batch axis, each row in one piece of memory."""
         fields = (self.df, self.location, self.scale, self.log_weight)
         flat = (np.ascontiguousarray(field.reshape(-1, field.shape[-1])) for field in fields)
         return type(self)(*flat)
-
-    def _need_mean(self) -> None:
-        if (self.df <= 1).any():
-            raise BadInput(
-                "the distribution has no mean: a component has "
-                f"{float(self.df.min()):.3g} degrees of freedom"
-            )

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from retrain_assets.models.toto.powers import Powers, Resolution
 from retrain_assets.models.toto.predictive import Floats
-from retrain_assets.models.toto.student_t import collocation, weighted
 
 Indices = NDArray[np.intp]
 
@@ -69,25 +68,16 @@ class Panels(NamedTuple):
             per_unit * self.right * (self.length + self.left),
         )
 
-    def s_of(self, y: Floats) -> Floats:
-        """s at y; outside the panel, that of the end."""
-        into = np.clip(y - self.start, 0, self.length)
-        u = np.log1p(into / self.left) - np.log1p(-into / (self.length + self.right))
-        share: Floats = np.divide(u, self.stretch, out=np.zeros_like(u), where=self.stretch != 0)
-        return share
-
 
 class Table:
     """The power of n mixtures, integrated.
 
-    mass: its integral (n, 1), in units of exp(unit / tau). Unless it is for drawing, mean: (n,);
-    spread: E|Y - Y'| / 2 of two draws, (n,).
+    mass: its integral (n, 1), in units of `powers`. mean: (n,), unless it is for drawing.
     """
 
     def __init__(self, powers: Powers, resolution: Resolution) -> None:
         self.powers, self._steps = powers, resolution.steps
-        self._nodes, integrate = _rule(resolution.nodes)
-        self._whole = integrate[-1]
+        self._nodes, self._whole = _rule(resolution.nodes)
         self._edges = powers.edges(resolution)
         self._density, reach = powers.at_edges(self._edges)
         self._panels = Panels.between(self._edges, reach)
@@ -96,38 +86,18 @@ class Table:
         slopes = [first, *inner, last]
         values = [self._density[:, :-1], *powers(y), self._density[:, 1:]]
         values = [value * slope for value, slope in zip(values, slopes, strict=True)]
-        self._below = _summed(weighted(self._whole, values))
+        self._below = _summed(_weighted(self._whole, values))
         self.mass = self._below[:, -1:]
         if not resolution.drawing:
             places = [self._edges[:, :-1], *y, self._edges[:, 1:]]
             moments = [value * place for value, place in zip(values, places, strict=True)]
-            self._moment = _summed(weighted(self._whole, moments))
-            self.mean = powers.centre[:, 0] + self._moment[:, -1] / self.mass[:, 0]
-            self.spread = self._spread([weighted(row, values) for row in integrate[:-1]], moments)
-
-    def _spread(self, rises: list[Floats], moments: list[Floats]) -> Floats:
-        """The integral of y (2 F - 1) p, given how F rises from each panel's start to its nodes."""
-        below = self._below[:, :-1]
-        parts = [(below + rise) * part for rise, part in zip(rises, moments, strict=True)]
-        twice = 2 * weighted(self._whole, parts).sum(-1) / self.mass[:, 0]
-        spread: Floats = (twice - self._moment[:, -1]) / self.mass[:, 0]
-        return spread
-
-    def cdf(self, y: Floats) -> Floats:
-        """Probability of at most y (n, q)."""
-        return self._parts(y)[0]
-
-    def distance(self, y: Floats) -> Floats:
-        """E|Y - y| of y (n, q)."""
-        below, moment = self._parts(y)
-        mean, at = self.mean[:, None] - self.powers.centre, y - self.powers.centre
-        distance: Floats = at * (2 * below - 1) + mean - 2 * moment
-        return distance
+            moment = _summed(_weighted(self._whole, moments))[:, -1]
+            self.mean = powers.centre[:, 0] + moment / self.mass[:, 0]
 
     def quantile(self, level: Floats) -> Floats:
         """Where the CDF has these values, (n, q): Newton's method, kept within brackets."""
         want = level * self.mass
-        index = np.clip(_count(np.less, self._below, want) - 1, 0, self._edges.shape[1] - 2)
+        index = np.clip(_count(self._below, want) - 1, 0, self._edges.shape[1] - 2)
         panels, below = self._panels.take(index), _pick(self._below, index)
         want, whole = want - below, _pick(self._below, index + 1) - below
         first, last = panels.slopes()
@@ -138,7 +108,7 @@ class Table:
         for _ in range(self._steps):
             y, slope = panels.at(self._nodes[1:, None, None] * s)
             density = self.powers(y) * slope
-            excess = s * weighted(self._whole, [first, *density]) - want
+            excess = s * _weighted(self._whole, [first, *density]) - want
             # The nearest so far, since rounding can send a step that has arrived elsewhere.
             best, least = np.where(np.abs(excess) < least, s, best), np.fmin(np.abs(excess), least)
             low, high = np.where(excess < 0, s, low), np.where(excess < 0, high, s)
@@ -148,26 +118,32 @@ class Table:
         quantile: Floats = self.powers.centre + panels.at(best)[0]
         return quantile
 
-    def _parts(self, y: Floats) -> tuple[Floats, Floats]:
-        """Probability of at most y (n, q), and the part of the first moment from there."""
-        at = y - self.powers.centre
-        index = np.clip(_count(np.less_equal, self._edges, at) - 1, 0, self._edges.shape[1] - 2)
-        panels = self._panels.take(index)
-        s = panels.s_of(at)
-        places, slope = panels.at(self._nodes[:, None, None] * s)
-        density = list(self.powers(places) * slope * s)
-        below = _pick(self._below, index) + weighted(self._whole, density)
-        moments = [value * place for value, place in zip(density, places, strict=True)]
-        moment = _pick(self._moment, index) + weighted(self._whole, moments)
-        return below / self.mass, moment / self.mass
-
 
 @cache
 def _rule(nodes: int) -> tuple[Floats, Floats]:
-    """Gauss-Lobatto nodes on [0, 1], both ends among them, and their `collocation`."""
+    """Gauss-Lobatto nodes on [0, 1], both ends among them, and their weights."""
     inner = np.polynomial.legendre.Legendre.basis(nodes - 1).deriv().roots().astype(np.float64)
     rule: Floats = np.concatenate([[0.0], (np.sort(inner) + 1) / 2, [1.0]])
-    return rule, collocation(rule)
+    # Those of the whole interval are the last row, which by itself would round otherwise.
+    return rule, _collocation(rule)[-1]
+
+
+def _collocation(nodes: Floats) -> Floats:
+    """Weights that integrate a function of values at nodes in [0, 1] from 0 to each, and to 1."""
+    basis = np.polynomial.legendre.legvander(2 * nodes - 1, len(nodes) - 1)
+    antiderivatives = np.polynomial.legendre.legint(np.eye(len(nodes)), lbnd=-1) / 2
+    ends = np.append(2 * nodes - 1, 1.0)
+    integrals = np.polynomial.legendre.legval(ends, antiderivatives).T
+    weights: Floats = integrals @ np.linalg.inv(basis)
+    return weights
+
+
+def _weighted(weights: Floats, arrays: list[Floats]) -> Floats:
+    """Sum of arrays by weight, each element in the same order (a matrix product has no order)."""
+    total: Floats = weights[0] * arrays[0]
+    for weight, array in zip(weights[1:], arrays[1:], strict=True):
+        total = total + weight * array
+    return total
 
 
 def _guess(first: Floats, last: Floats, want: Floats, whole: Floats) -> Floats:
@@ -186,9 +162,9 @@ def _summed(parts: Floats) -> Floats:
     return np.concatenate([np.zeros((len(parts), 1)), parts.cumsum(-1)], axis=-1)
 
 
-def _count(compare: np.ufunc, table: Floats, values: Floats) -> Indices:
-    """How many of each row of the table (n, E) compare so to the values (n, q)."""
-    count: Indices = compare(table[:, None, :], values[..., None]).sum(-1)
+def _count(table: Floats, values: Floats) -> Indices:
+    """How many of each row of the table (n, E) are below the values (n, q)."""
+    count: Indices = (table[:, None, :] < values[..., None]).sum(-1)
     return count
 
 

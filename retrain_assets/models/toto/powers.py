@@ -52,7 +52,7 @@ class Resolution(NamedTuple):
 
 
 class Powers:
-    """p^(1/tau) of n mixtures, in units of exp(unit / tau), around each one's centre (n, 1).
+    """p^(1/tau) of n mixtures around each one's centre (n, 1), a component's highest peak as 1.
 
     Parameters (n, K) as those of `StudentMixture`.
     """
@@ -77,7 +77,7 @@ class Powers:
         # A component too narrow to place is widened in such a way that its power keeps its mass.
         wide = np.maximum(scale, np.maximum(_NARROW * np.abs(offset), _NARROWEST * breadth))
         height = log_weight + log_peak(df, wide) + (tau - 1) * np.log(scale / wide)
-        self.unit = height.max(-1, keepdims=True)
+        unit = height.max(-1, keepdims=True)
         # Beyond this 1 + z^2 / df has too few digits, and the normal distribution is as near.
         df = np.minimum(df, 1e-3 / np.finfo(self._kind).eps)
         self._df, self._wide, self._offset, self._breadth = df, wide, offset, breadth
@@ -87,7 +87,7 @@ class Powers:
         pole = np.minimum(1.0, np.sqrt(_MOST_DF / df))
         self._height, self._exponent, self._pole, self._nearness = (
             _by_component(part).astype(self._kind)
-            for part in (height - self.unit, -(df + 1) / 2, pole, breadth / wide / np.sqrt(df))
+            for part in (height - unit, -(df + 1) / 2, pole, breadth / wide / np.sqrt(df))
         )
 
     def __call__(self, y: Floats) -> Floats:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from retrain_assets.errors import BadInput
 
@@ -22,56 +22,28 @@ MIN_TEMPERATURE = 0.1
 MAX_TEMPERATURE = 1.25
 """What a temperature of a mixture may be: above it, tails of df 2 are all but without a mean."""
 
-LEAST_UNIFORM = 2.0**-54
-"""What a uniform number of 0 counts as where its inverse CDF is taken."""
-
 
 class Predictive(Protocol):
     """One continuous distribution for each element of the batch, in the units of the series."""
 
-    def temper(self, tau: float) -> Predictive:
-        """The distribution whose density is p(y)^(1/tau), renormalised.
-
-        tau below 1 moves mass to the modes and the median with it, tau above 1 away from them;
-        1 returns the same object. Of a tempered one it is the product of both temperatures, and
-        the first distribution where that is 1. Raises BadInput for a tau that is not a number
-        above 0, and of a mixture for one outside MIN_TEMPERATURE to MAX_TEMPERATURE.
-        """
-        ...
-
-    def affine(self, loc: ArrayLike, scale: ArrayLike) -> Self:
-        """The distribution of loc + scale x Y; both broadcast against the batch.
-
-        Raises BadInput for a scale that is not above 0.
-        """
-        ...
-
     def quantile(self, levels: Sequence[float]) -> Floats:
         """Quantiles, shape (level, ...). Raises BadInput for a level outside (0, 1)."""
-        ...
-
-    def median(self) -> Floats:
-        """The quantile at .5, shape (...)."""
         ...
 
     def mean(self) -> Floats:
         """The expectation, shape (...). Raises BadInput where there is none."""
         ...
 
-    def cdf(self, y: ArrayLike) -> Floats:
-        """Probability of at most y; y broadcasts against the batch."""
-        ...
 
-    def log_density(self, y: ArrayLike) -> Floats:
-        """Logarithm of the density at y; y broadcasts against the batch."""
-        ...
+class Temperable(Predictive, Protocol):
+    """What a network says, which a temperature may still change."""
 
-    def crps(self, y: ArrayLike) -> Floats:
-        """Continuous ranked probability score of the outcome y, in the units of y.
+    def temper(self, tau: float) -> Predictive:
+        """The distribution whose density is p(y)^(1/tau), renormalised.
 
-        The integral of (F(z) - 1{y <= z})^2 over z (Gneiting and Raftery 2007), equal to
-        E|Y - y| - E|Y - Y'| / 2. y broadcasts against the batch. Raises BadInput where the
-        expectation does not exist.
+        tau below 1 moves mass to the modes and the median with it, tau above 1 away from them;
+        1 returns the same object. Raises BadInput for a tau that is not a number above 0, and of
+        a mixture for one outside MIN_TEMPERATURE to MAX_TEMPERATURE.
         """
         ...
 
@@ -89,14 +61,6 @@ def checked_temperature(tau: float) -> float:
     if not (tau > 0 and math.isfinite(tau)):
         raise BadInput(f"temperature must be a finite number above 0, not {tau}")
     return float(tau)
-
-
-def checked_affine(loc: ArrayLike, scale: ArrayLike) -> tuple[Floats, Floats]:
-    """loc and scale as arrays. Raises BadInput for a scale that is not above 0."""
-    shift, factor = np.asarray(loc, dtype=np.float64), np.asarray(scale, dtype=np.float64)
-    if (factor <= 0).any():
-        raise BadInput(f"a scale must be above 0, not {factor.min()}")
-    return shift, factor
 
 
 def log_shares(logs: Floats) -> Floats:

@@ -22,15 +22,12 @@ from retrain_assets.models.forecaster import QUANTILE_LEVELS
 from retrain_assets.models.toto.checkpoint import Network
 from retrain_assets.models.toto.knots import QuantileKnots
 from retrain_assets.models.toto.mixture import StudentMixture
-from retrain_assets.models.toto.predictive import Floats, Predictive
+from retrain_assets.models.toto.predictive import Floats, Predictive, Temperable
 from retrain_assets.models.toto.tempered import TemperedMixture
 from retrain_assets.models.toto.toto1 import MixtureParameters, Scaled, Toto1Network
 from retrain_assets.models.toto.toto1_cache import PatchCache
 from retrain_assets.models.toto.toto2 import Toto2Network
 from retrain_assets.models.uniforms import uniforms
-
-DRAWS = 2
-"""Uniform numbers of one step of a series, of which `TemperedMixture.sample` takes the second."""
 
 
 class Points(NamedTuple):
@@ -69,8 +66,9 @@ def read(
         close = _close(_of_patch(network.mixture(hidden[:, :1, -1:]), scaled))
         return ClosedForm(_each(close, lambda part: part[:, :steps]))
     first = _of_patch(network.mixture(hidden[:, :, -1:]), scaled)
+    # Every second of twice as many parts: the others would do as well, but give other paths.
     noise = [
-        uniforms(seed, origin, steps=steps, parts=DRAWS * values.shape[1], paths=paths)
+        uniforms(seed, origin, steps=steps, parts=2 * values.shape[1], paths=paths)[:, 1::2]
         for origin in origins
     ]
     return Drawn(network, values, cache, first, np.stack(noise))
@@ -79,7 +77,7 @@ def read(
 class ClosedForm:
     """Windows whose whole future is one distribution a step: nothing is drawn."""
 
-    def __init__(self, closes: Predictive) -> None:
+    def __init__(self, closes: Temperable) -> None:
         self.closes = closes
 
     def under(self, temperature: float) -> Points:
@@ -91,7 +89,7 @@ class Drawn:
     """Windows of Toto 1 whose future is longer than a patch.
 
     values: (W, V, T), the past. cache: of the network after it has read them. first: mixtures of
-    the patch that follows, batch (W, V, P). noise: (W, h, V x 2, R).
+    the patch that follows, batch (W, V, P). noise: uniform numbers (W, h, V, R).
     """
 
     def __init__(
@@ -122,14 +120,13 @@ class Drawn:
         windows, count, _ = self.values.shape
         patch, steps = self.network.config.patch_size, self.noise.shape[1]
         paths = self.noise.shape[-1]
-        # (W, V, 1, P) against noise (W, V, R, P, 2): paths of one window share its mixtures.
+        # (W, V, 1, P) against noise (W, V, R, P): paths of one window share its mixtures.
         mixtures = _each_path(self.first)
         series = self.values.repeat_interleave(paths, dim=0)  # (W R, V, T)
         groups = torch.zeros(series.shape[:2], dtype=torch.int64, device=series.device)
         cache, drawn = self.cache.fork(), []
         for start in range(0, steps, patch):
-            # At a temperature of 1 too: the mixture itself would draw by another way, and the same
-            # numbers would give another path.
+            # At a temperature of 1 too, which `temper` would leave alone: only this one draws.
             tempered = TemperedMixture(mixtures, temperature)
             block = tempered.sample(self._uniforms(start, patch))  # (W, V, R, P)
             if start:
@@ -144,13 +141,12 @@ class Drawn:
         return np.concatenate(drawn, axis=-1)
 
     def _uniforms(self, start: int, patch: int) -> Floats:
-        """Numbers of one patch's steps, (W, V, R, P, 2); past the horizon they do not matter."""
-        windows, _, parts, paths = self.noise.shape
-        block = np.full((windows, patch, parts, paths), 0.5)
+        """Numbers of one patch's steps, (W, V, R, P); past the horizon they do not matter."""
+        windows, _, count, paths = self.noise.shape
+        block = np.full((windows, patch, count, paths), 0.5)
         here = self.noise[:, start : start + patch]
         block[:, : here.shape[1]] = here
-        split = block.reshape(windows, patch, parts // DRAWS, DRAWS, paths)
-        return split.transpose(0, 2, 4, 1, 3)
+        return block.transpose(0, 2, 3, 1)
 
 
 def _points(closes: Predictive) -> Points:

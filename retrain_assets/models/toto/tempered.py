@@ -9,8 +9,8 @@ Axes: `...` the batch, n elements of it in one row, q questions to an element, K
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,10 @@ from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.panels import Table
 from retrain_assets.models.toto.powers import Powers, Resolution
 from retrain_assets.models.toto.predictive import (
-    LEAST_UNIFORM,
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     Floats,
     checked_levels,
-    checked_temperature,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ FINE = Resolution(
     nodes=8,
     steps=8,
 )
-"""What quantiles, means and scores are computed with."""
+"""What quantiles and means are computed with."""
 
 COARSE = Resolution(
     heights=(1.3, 3.8), warmest=(0.0, 0.0), far=(3.0, 8.0, 16.0), nodes=4, steps=3, drawing=True
@@ -51,6 +49,9 @@ worst by 3e-3 of them, and the draws' own deviation by .3 percent. Two separate 
 scales a million apart to a few of that, their probabilities to 1e-2, where it is worth `FINE`.
 82,000 elements of 24 take 7 s of a CPU core, 256 draws of each of 320 take .2 s.
 """
+
+_LEAST_UNIFORM = 2.0**-54
+"""What a uniform number of 0 counts as where its inverse CDF is taken."""
 
 _FEW = 12  # components up to which there is time for more nodes
 _MANY_NODES = 14
@@ -69,8 +70,8 @@ class TemperedMixture:
     are off by at most 3e-8 of the middle half's width, means by 7e-9 of E|Y - Y'|. Awkward ones
     (two modes, one live component of 24, df 2, parts 1e6 scales apart): 2e-7 and 4e-8; with scales
     from e^-16 to 1 all in one, 2e-6 and 3e-7. No probability is off by more than 3e-7; a quantile
-    in a gap of all but no density is as far off as that makes it. Scores: 1e-6 of themselves.
-    64 elements of 24 take .08 s of a CPU core.
+    in a gap of all but no density is as far off as that makes it. 64 elements of 24 take .06 s of
+    a CPU core.
     """
 
     parent: StudentMixture
@@ -88,17 +89,6 @@ class TemperedMixture:
                 f"{float(self.parent.df.min()):.4g}"
             )
 
-    def temper(self, tau: float) -> TemperedMixture | StudentMixture:
-        """See `Predictive.temper`: the product of both temperatures on the parent."""
-        tau = self.tau * checked_temperature(tau)
-        if tau == self.tau:
-            return self
-        return self.parent if math.isclose(tau, 1, rel_tol=1e-14) else replace(self, tau=tau)
-
-    def affine(self, loc: ArrayLike, scale: ArrayLike) -> TemperedMixture:
-        """See `Predictive.affine`."""
-        return replace(self, parent=self.parent.affine(loc, scale))
-
     def quantile(self, levels: Sequence[float]) -> Floats:
         """See `Predictive.quantile`."""
         wanted = np.array(checked_levels(levels))
@@ -108,43 +98,35 @@ class TemperedMixture:
         ]
         return _joined(found, len(wanted)).T.reshape(len(wanted), *self._batch)
 
-    def median(self) -> Floats:
-        """See `Predictive.median`."""
-        median: Floats = self.quantile((0.5,))[0]
-        return median
-
     def mean(self) -> Floats:
         """See `Predictive.mean`."""
         means = [table.mean[:, None] for table in self._tables]
         return _joined(means, 1).reshape(self._batch)
 
-    def cdf(self, y: ArrayLike) -> Floats:
-        """See `Predictive.cdf`."""
-        return self._answers(self._tables, Table.cdf, np.asarray(y, dtype=np.float64))
-
-    def log_density(self, y: ArrayLike) -> Floats:
-        """See `Predictive.log_density`."""
-        logs = [np.log(table.mass) + table.powers.unit / self.tau for table in self._tables]
-        log_density: Floats = self.parent.log_density(y) / self.tau
-        return log_density - _joined(logs, 1).reshape(self._batch)
-
-    def crps(self, y: ArrayLike) -> Floats:
-        """See `Predictive.crps`."""
-
-        def score(table: Table, at: Floats) -> Floats:
-            return table.distance(at) - table.spread[:, None]
-
-        return self._answers(self._tables, score, np.asarray(y, dtype=np.float64))
-
     def sample(self, uniforms: ArrayLike) -> Floats:
-        """One draw for each pair of uniform numbers in [0, 1), shape (..., 2) to (...).
+        """One draw for each uniform number in [0, 1), by the inverse CDF.
 
-        The second number gives the value by the inverse CDF; the first is not needed, and there
-        since `StudentMixture.sample` needs it. Leading axes broadcast against the batch, and each
-        element of the batch is integrated once, however many draws it serves.
+        So equal numbers give comparable draws of different mixtures. They broadcast against the
+        batch, and each element of it is integrated once, however many draws it serves.
         """
-        uniform = np.maximum(np.asarray(uniforms, dtype=np.float64)[..., 1], LEAST_UNIFORM)
-        return self._answers(self._built(self.drawing), Table.quantile, uniform)
+        level = np.maximum(np.asarray(uniforms, dtype=np.float64), _LEAST_UNIFORM)
+        shape = np.broadcast_shapes(level.shape, self._batch)
+        # Axes along which the batch has one element are put last: they are questions to the same.
+        sizes = (1,) * (len(shape) - len(self._batch)) + self._batch
+        order = sorted(range(len(shape)), key=lambda axis: sizes[axis] == 1)
+        turned = np.broadcast_to(level, shape).transpose(order)
+        count = math.prod(self._batch)
+        flat = turned.reshape(count, math.prod(shape) // max(count, 1))
+        found, start = [], 0
+        for table in self._built(self.drawing):
+            block = flat[start : start + len(table.mass)]
+            start += len(block)
+            step = max(1, _POINTS // len(block))
+            parts = [block[:, first : first + step] for first in range(0, block.shape[1], step)]
+            answers = [table.quantile(np.ascontiguousarray(part)) for part in parts]
+            found.append(np.concatenate(answers, axis=1))
+        draws = _joined(found, flat.shape[1]).reshape(turned.shape)
+        return draws.transpose(np.argsort(order))
 
     @property
     def _batch(self) -> tuple[int, ...]:
@@ -174,29 +156,6 @@ class TemperedMixture:
         for start in range(0, count, step):
             block = (part[start : start + step] for part in parts)
             yield Table(Powers(*block, tau=self.tau, drawing=resolution.drawing), resolution)
-
-    def _answers(
-        self, tables: Iterable[Table], ask: Callable[[Table, Floats], Floats], y: Floats
-    ) -> Floats:
-        """What every table says of y, which broadcasts against the batch.
-
-        Axes along which the batch has one element are put last: they are questions to the same.
-        """
-        shape = np.broadcast_shapes(y.shape, self._batch)
-        sizes = (1,) * (len(shape) - len(self._batch)) + self._batch
-        order = sorted(range(len(shape)), key=lambda axis: sizes[axis] == 1)
-        turned = np.broadcast_to(y, shape).transpose(order)
-        count = math.prod(self._batch)
-        flat = turned.reshape(count, math.prod(shape) // max(count, 1))
-        found, start = [], 0
-        for table in tables:
-            block = flat[start : start + len(table.mass)]
-            start += len(block)
-            step = max(1, _POINTS // len(block))
-            parts = [block[:, first : first + step] for first in range(0, block.shape[1], step)]
-            found += [np.concatenate([ask(table, np.ascontiguousarray(q)) for q in parts], axis=1)]
-        answers = _joined(found, flat.shape[1]).reshape(turned.shape)
-        return answers.transpose(np.argsort(order))
 
 
 def _joined(blocks: Sequence[Floats], questions: int) -> Floats:

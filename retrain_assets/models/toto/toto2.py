@@ -59,24 +59,6 @@ class Toto2Network(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def knots(
-        self,
-        values: Tensor,
-        observed: Tensor,
-        known: Tensor,
-        groups: Tensor,
-        last: int | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantiles (B, V, M, P, 9) of the patches after the M last positions, unsorted.
-
-        Also loc and scale (B, V, M) of these positions: the quantiles are in the units that
-        `to_units` takes values to. last: M, all N positions if None. At least float32,
-        whatever the weights are.
-        """
-        states, loc, scale = self.hidden(values, observed, known, groups)
-        first = 0 if last is None else states.shape[2] - last
-        return self.readout(states[:, :, first:]), loc[:, :, first:], scale[:, :, first:]
-
     def forecast(self, values: Tensor, observed: Tensor, groups: Tensor, horizon: int) -> Tensor:
         """Sorted quantiles (B, V, horizon, 9) of the steps after T, in the values' own unit.
 
@@ -121,7 +103,11 @@ class Toto2Network(nn.Module):
         return states, loc, scale
 
     def readout(self, states: Tensor) -> Tensor:
-        """Any choice of states (..., D) -> quantiles (..., P, 9) of the patch after each."""
+        """Any choice of states (..., D) -> quantiles (..., P, 9) of the patch after each, unsorted.
+
+        They are in the units that `to_units` takes values to, and at least float32, whatever the
+        weights are.
+        """
         wide = states.to(torch.promote_types(states.dtype, torch.float32))
         out: Tensor = self.output_head.get_submodule("param_projection.proj")(wide)
         return torch.unflatten(out, -1, (self.config.patch_size, len(KNOTS)))

@@ -1,4 +1,4 @@
-"""Toto's table of bases: pinned, licensed, and open to the user's own."""
+"""Toto's table of bases: pinned, and open to the user's own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ PIN = "0123456789abcdef" * 2 + "01234567"
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_published_bases_are_pinned_and_say_licence_and_size(tmp_path: Path, name: str) -> None:
+def test_published_bases_are_pinned(tmp_path: Path, name: str) -> None:
     base = find_base(name, checkpoints=tmp_path)
     published = "/" in base.model
     assert published == (not name.startswith("nano"))
     if published:
         assert len(base.revision or "") == 40
-        assert base.licence == "Apache-2.0"
-        assert (base.megabytes or 0) > 10
         assert base.patch == (64 if name == "open-base-1.0" else 32)
         assert base.max_context == 4096
 

@@ -19,7 +19,9 @@ from retrain_assets.models.toto.forecaster import TotoForecaster
 from retrain_assets.models.toto.reading import read
 from retrain_assets.models.toto.series import UNIT
 from retrain_assets.models.toto.tempered import TemperedMixture
-from retrain_assets_tests.models.toto.cases import GENERATIONS, PATCH, forecaster, model
+from retrain_assets.models.uniforms import uniforms
+from retrain_assets_tests.models.toto.cases import GENERATIONS, PATCH, forecaster, model, tiny
+from retrain_assets_tests.models.toto.toto2_cases import walks
 from retrain_assets_tests.tiny import random_walk, windows_of
 
 GRID = expand(FAMILY.search_space)
@@ -194,6 +196,24 @@ def test_drawn_paths_go_on_from_what_they_drew(bars: pd.DataFrame) -> None:
             rtol=1e-4,
             atol=1e-3 * UNIT,
         )  # type: ignore[attr-defined]
+
+
+def test_every_series_draws_with_numbers_of_its_own_that_stay() -> None:
+    """With others a seed would give other forecasts than it gave."""
+    steps = 2 * PATCH + 3
+    values = UNIT * walks(1, 5, 4 * PATCH)
+    reading = read(tiny(1), values, steps=steps, origins=[7], paths=6, seed=5)
+    found = [reading._uniforms(start, PATCH)[0] for start in range(0, steps, PATCH)]  # type: ignore[attr-defined]
+    expected = uniforms(5, 7, steps=steps, parts=10, paths=6)[:, [1, 3, 5, 7, 9]]
+    assert np.array_equal(np.concatenate(found, axis=-1)[..., :steps], expected.transpose(1, 2, 0))
+
+
+def test_a_low_temperature_narrows_what_is_drawn(bars: pd.DataFrame) -> None:
+    windows = windows_of(bars, context=64, steps=2 * PATCH, count=2)
+    settings = [DEFAULT | {"temperature": tau} for tau in (0.3, 0.7, 1.0, 1.25)]
+    found = forecaster(1, paths=50).forecast(windows, settings, seed=0)
+    widths = (found.quantiles[:, :, -1] - found.quantiles[:, :, 0])[..., PATCH:].mean((1, 2))
+    assert (widths[1:] > 1.1 * widths[:-1]).all()
 
 
 def test_settings_draw_with_the_same_numbers(bars: pd.DataFrame) -> None:

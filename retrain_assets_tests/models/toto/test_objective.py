@@ -11,7 +11,7 @@ from retrain_assets.errors import BadInput
 from retrain_assets.models.toto.objective import Batch, log_density, losses, padded, pinball
 from retrain_assets.models.toto.toto1 import MixtureParameters
 from retrain_assets_tests.models.toto.cases import GENERATIONS, PATCH, tiny
-from retrain_assets_tests.models.toto.toto2_cases import walks
+from retrain_assets_tests.models.toto.toto2_cases import knots, walks
 
 both = pytest.mark.parametrize("generation", GENERATIONS)
 each_loss = pytest.mark.parametrize("loss", ["huber", "mse", "heteroscedastic"])
@@ -97,9 +97,9 @@ def test_masking_is_what_a_forecast_does(generation: int) -> None:
     past, truth = whole.values[..., : 3 * PATCH], whole.values[:, 0, 3 * PATCH :]
     observed, groups = torch.ones_like(past, dtype=torch.bool), torch.zeros(3, 1, dtype=torch.int64)
     if generation == 2:
-        knots, loc, scale = network.knots(past, observed, observed, groups, last=1)
-        target = ((truth - loc[:, 0]) / scale[:, 0]).asinh()
-        error = knots[:, 0, 0, :, 4] - target
+        units, loc, scale = knots(network, past, observed, observed, groups)
+        target = ((truth - loc[:, 0, -1:]) / scale[:, 0, -1:]).asinh()
+        error = units[:, 0, -1, :, 4] - target
     else:
         scaled = network.scaled(past, observed)
         mixtures = network.mixture(network.hidden(scaled.values, groups)[:, :, -1:])

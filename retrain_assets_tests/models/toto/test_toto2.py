@@ -23,6 +23,7 @@ from retrain_assets_tests.models.toto.toto2_cases import (
     TINY,
     WINDOWS,
     config_of,
+    knots,
     network_of,
     published_model,
     published_weights,
@@ -98,7 +99,7 @@ def test_training_quantiles_are_the_published_ones(package: ModuleType, shape: s
     values, observed, groups = window("missing")
     observed[0, 1, -PATCH:] = False  # neither observed nor known: part of the horizon all the same
     known = horizon_masks(values)
-    units, loc, scale = ours.knots(values, observed, known, groups)
+    units, loc, scale = knots(ours, values, observed, known, groups)
     expected = theirs(values, observed, known, groups)
     torch.testing.assert_close(units, expected.quantiles.movedim(0, -1), atol=3e-5, rtol=1e-5)
     torch.testing.assert_close(loc, expected.loc[..., ::PATCH], atol=0, rtol=1e-6)
@@ -178,42 +179,34 @@ def test_a_forecast_is_read_off_the_quantiles_of_a_masked_horizon() -> None:
     whole = torch.cat((values, walks(2, 5, ahead)), -1)
     seen = torch.nn.functional.pad(observed, (0, ahead))
     known = torch.nn.functional.pad(torch.ones_like(observed), (0, ahead))
-    units, loc, scale = network.knots(whole, seen, known, groups, last=4)
-    assert units.shape == (2, 5, 4, PATCH, len(KNOTS))
-    before = slice(0, 3)  # the last position speaks of the patch after the horizon
+    units, loc, scale = knots(network, whole, seen, known, groups)
+    assert units.shape == (2, 5, 9, PATCH, len(KNOTS))
+    before = slice(-4, -1)  # the last position speaks of the patch after the horizon
     real = from_units(units[:, :, before], loc[:, :, before], scale[:, :, before])
     expected = real.sort(-1).values.flatten(2, 3)[:, :, :20]
     assert_close(network.forecast(values, observed, groups, 20), expected)
 
 
-def test_only_the_last_positions_are_read_out_if_so_asked() -> None:
+def test_only_positions_that_are_forecast_from_are_read_out() -> None:
     network = tiny_network()
-    values, observed, groups = window("groups")
-    known = horizon_masks(values)
-    everything = network.knots(values, observed, known, groups)
     asked: list[int] = []
     head = network.output_head.get_submodule("param_projection.proj")
-    hook = head.register_forward_pre_hook(lambda _, x: asked.append(x[0].shape[2]))
-    for one, two in zip(
-        network.knots(values, observed, known, groups, last=2), everything, strict=True
-    ):
-        torch.testing.assert_close(one, two[:, :, -2:])
-    network.forecast(values, observed, groups, 2 * PATCH + 1)
-    hook.remove()
-    assert asked == [2, 3]
+    head.register_forward_pre_hook(lambda _, x: asked.append(x[0].shape[2]))
+    network.forecast(*window("groups"), 2 * PATCH + 1)
+    assert asked == [3]
 
 
 def test_no_output_depends_on_later_values() -> None:
     network = tiny_network()
     values, observed, groups = window("missing")
     known = torch.ones_like(observed)
-    before = network.knots(values, observed, known, groups)
+    before = knots(network, values, observed, known, groups)
     for patch in (1, 3, 5):
         other, gone = values.clone(), observed.clone()
         other[..., patch * PATCH :] *= 1.1
         gone[..., patch * PATCH :] ^= True
         gone[..., patch * PATCH] = True  # else a patch may turn into padding
-        after = network.knots(other, gone, known, groups)
+        after = knots(network, other, gone, known, groups)
         for one, two in zip(before, after, strict=True):
             assert torch.equal(one[:, :, :patch], two[:, :, :patch])
             changed = (one != two)[:, :, patch:]
@@ -227,8 +220,8 @@ def test_values_of_the_horizon_and_of_gaps_never_matter(garbage: float) -> None:
     known = horizon_masks(values)
     other = values.masked_fill(~(observed & known), garbage)
     for one, two in zip(
-        network.knots(values, observed, known, groups),
-        network.knots(other, observed, known, groups),
+        knots(network, values, observed, known, groups),
+        knots(network, other, observed, known, groups),
         strict=True,
     ):
         assert torch.equal(one, two)
@@ -258,9 +251,9 @@ def test_variates_see_those_of_their_group_alone() -> None:
     network = tiny_network()
     values, observed, groups = window("groups")  # first row 0 1 0 2 1
     known = torch.ones_like(observed)
-    before = network.knots(values, observed, known, groups)[0]
+    before = knots(network, values, observed, known, groups)[0]
     values[0, 1] = -values[0, 1]
-    after = network.knots(values, observed, known, groups)[0]
+    after = knots(network, values, observed, known, groups)[0]
     changed = (before != after)[0].flatten(1).any(-1)
     assert changed.tolist() == [False, True, False, False, True]
     assert torch.equal(before[1], after[1])
@@ -305,7 +298,7 @@ def adapted(network: Toto2Network) -> nn.Module:
 
 def knots_of(network: Toto2Network) -> Tensor:
     values, observed, groups = window("missing")
-    return network.knots(values, observed, horizon_masks(values), groups)[0]
+    return knots(network, values, observed, horizon_masks(values), groups)[0]
 
 
 def test_an_adapter_wraps_each_layer_and_survives_storage(tmp_path: Path) -> None:
@@ -339,7 +332,7 @@ def test_gradients_are_finite_differences() -> None:
     values, known = values.double(), horizon_masks(values)
 
     def loss() -> Tensor:
-        units = network.knots(values, observed, known, groups)[0]
+        units = knots(network, values, observed, known, groups)[0]
         return (units.square() * torch.linspace(-1, 1, 9)).mean()
 
     loss().backward()

@@ -122,6 +122,14 @@ def tiny_network(seed: int = 0, **changes: Any) -> Toto2Network:
     return network_of(fields, published_weights(fields, seed=seed))
 
 
+def knots(
+    network: Toto2Network, values: Tensor, observed: Tensor, known: Tensor, groups: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantiles (B, V, N, P, 9) of the patch after every position; loc and scale (B, V, N)."""
+    states, loc, scale = network.hidden(values, observed, known, groups)
+    return network.readout(states), loc, scale
+
+
 def walks(*shape: int, seed: int = 0) -> Tensor:
     """Random walks along the last axis, around 20."""
     generator = torch.Generator().manual_seed(seed)
