@@ -91,7 +91,7 @@ def champion(
             run.log_metrics([(0, flat_numbers(_numbers(record)))])
             run.log_params({"in_production": record["pointer"]["to"], "live": record["live"]})
             with store.lock(stock.symbol):
-                registry = NOT_TOUCHED
+                registry, record = NOT_TOUCHED, store.as_taken(record)
                 if record["live"]:
                     registry = register(record, stock, home=reports.place(), run=run)
                     store.set_live(record)

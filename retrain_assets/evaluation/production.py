@@ -124,11 +124,20 @@ class ProductionStore:
                 )
             write_json(self._live(symbol), dict(record))
 
+    def as_taken(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record in force or kept last if that says the same but for when, else this one.
+
+        So a decision that is taken once more, by a second process or after a kill, has one time.
+        """
+        symbol = record["symbol"]
+        before = [self.live(symbol), *(read_json(file) for file in self._files(symbol)[-1:])]
+        same = (one for one in before if one and _timeless(one) == _timeless(record))
+        return dict(next(same, record))
+
     def keep(self, record: Mapping[str, Any]) -> Path:
         """Add a record to the decisions of its stock; returns its file.
 
-        The file is a new one, unless the newest record says the same but for when: a process that
-        was killed right after it kept a decision takes that decision once more.
+        The file is a new one, unless the newest record says the same but for when.
         """
         symbol = _checked(dict(record), "the record to keep")
         with self.lock(symbol):

@@ -64,6 +64,21 @@ def test_the_same_decision_taken_once_more_is_the_one_that_was_kept(store: Produ
     assert store.keep(record()) not in (first, other), "only the newest can be the same one"
 
 
+@pytest.mark.parametrize("stands", ["in force", "kept"])
+def test_a_decision_taken_once_more_has_the_time_of_the_first(
+    store: ProductionStore, stands: str
+) -> None:
+    first = record(decided_at="2023-09-01T00:00:00+00:00")
+    again = record(decided_at="2023-09-02T00:00:00+00:00")
+    assert store.as_taken(again) == again
+    if stands == "in force":  # and killed before it was kept
+        store.set_live(first)
+    else:
+        store.keep(first)
+    assert store.as_taken(again) == first
+    assert store.as_taken(again | {"notes": ["other"]}) == again | {"notes": ["other"]}
+
+
 def test_an_earlier_month_never_takes_the_place_of_a_later_one(store: ProductionStore) -> None:
     store.set_live(record("2023-08"))
     with pytest.raises(
