@@ -21,7 +21,7 @@ TORCH := $(shell grep '^torch==' locks/requirements.txt)
 .PHONY: help demo ui mlflow test test-long coverage check map ci clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@sed -nE 's/^\$$\(VENV\)(:.*## )/$(VENV)\1/; s/^([.a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(VENV)/.locked: locks/requirements.txt locks/oracles.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -68,7 +68,7 @@ check: $(VENV)/.installed ## lint, formatting, types, direction of imports
 
 map: ## what each module is for
 	@git ls-files 'retrain_assets/*.py' | grep -v __init__ | while read file; do \
-	  printf "%-52s %s\n" "$${file#retrain_assets/}" "$$(sed -n '1s/"""//gp' "$$file")"; done
+	  printf "%s\n    %s\n" "$${file#retrain_assets/}" "$$(sed -n '1s/"""//gp' "$$file")"; done
 
 ci: ## set-up, check and test, each timed; fails if any of them does
 	@status=0; report=""; \

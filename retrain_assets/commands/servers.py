@@ -62,7 +62,7 @@ def mlflow(port: _Port = _MLFLOW_PORT) -> int:
     require_free(port, "mlflow")
     tracking = build_resources(home)["tracking"]
     tracking.client()
-    print(f"MLflow on http://{HOST}:{port}, Ctrl-C to stop", flush=True)
+    print(f"MLflow on http://{HOST}:{port} in half a minute, Ctrl-C to stop", flush=True)
     print("Its pages begin with language models: choose Model training, top left, once", flush=True)
     arguments = ["server", "--backend-store-uri", tracking.uri, "--host", HOST]
     arguments += ["--port", str(port), "--artifacts-destination", tracking.artifacts]

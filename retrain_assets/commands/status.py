@@ -28,7 +28,7 @@ def status(
     month: option.Month = None,
     as_json: option.AsJson = False,
 ) -> Answer:
-    """Show what of a month is done, stale, missing, failed, under way, what is live and what due.
+    """Show what is done, stale, missing, failed or under way in a month, what is live, what due.
 
     Examples:
 

@@ -52,8 +52,8 @@ MAE, RMSE and CRPS are in price units, MAE % is 100 x MAE / mean actual close, r
 relative to the close that was forecast from. MASE is MAE over the mean one-session move before
 the selection: 1 is the error of naive one session ahead. CRPS judges the whole distribution.
 80 % is the share of closes between the 10 % and 90 % quantiles: .80 is right. Skill is 1 - errors
-/ errors of naive, in %: above 0 is better than naive; with 8 origins that share no session, its
-95 % interval stands beside it. Errors of chosen and refined settings on the selection are too
+/ errors of naive, in %: above 0 is better than naive; from 8 origins on that share no session,
+its 95 % interval stands beside it. Errors of chosen and refined settings on the selection are too
 low, for they were chosen there: look at the test. A month's test has few origins and proves
 nothing by itself; the month's summary pools stocks and months."""
 
@@ -131,7 +131,7 @@ def _judged(record: StockRecord) -> str:
 
 
 def _verdict(record: StockRecord) -> Iterator[str]:
-    yield _wrapped(f"Winner: {record['winner']}. {record['reason']}.")
+    yield _wrapped(f"Winner: {record['winner']}: {record['reason']}.")
     yield _wrapped(
         f"p-values are of the selection, adjusted for the number of candidates (Holm); to be "
         f"better, one needs less than {ALPHA}. That of settings chosen there allows for all that "

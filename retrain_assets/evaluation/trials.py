@@ -206,7 +206,8 @@ class Trials:
         entrants = np.union1d(asked.settings, [self.entrants.default])
         groups = len({self.entrants.traits[i].shared for i in asked.settings})
         self.report(
-            f"round {asked.number}: {len(asked.settings)} settings in {groups} groups on "
+            f"round {asked.number}: {len(asked.settings)} settings in "
+            f"{groups} {'group' if groups == 1 else 'groups'} on "
             f"{len(asked.origins)} of {len(self.selection.windows)} selection origins"
         )
         settings = [self.entrants.settings[i] for i in entrants]

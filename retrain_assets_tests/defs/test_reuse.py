@@ -191,7 +191,7 @@ def test_what_is_forced_is_computed(searched: Home) -> None:
     before = stored(searched, "kronos_adapter")
     _, kept, checks = again(searched, force=True)
     assert kept == set()
-    assert checks == CHECKS  # the same bits came of it, and these have been looked at
+    assert checks == set()  # the files are new, if only by the times that are in them
     assert stored(searched, "kronos_adapter")["digest"] == before["digest"]
 
 

@@ -27,7 +27,7 @@ def test_the_report_holds_every_candidate_on_every_kind_of_forecast() -> None:
     assert judged.split() == ["kronos.adapter", "0.031", "140", "ms", "240", "ms"]
     (unjudged,) = [line for line in lines if line.startswith("toto.last_month") and "ms" in line]
     assert unjudged.split()[1] == "-"
-    assert "Winner: drift. because" in text
+    assert "Winner: drift: because" in text
     assert "kronos.chosen: base nano, adapter kronos-01234" in text
     assert "temperature 0.7 (searches on these origins: 2)" in " ".join(text.split())
     assert "is left out: it was fitted" in text
