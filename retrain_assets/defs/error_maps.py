@@ -70,13 +70,13 @@ def small_map(table: pd.DataFrame, names: Sequence[str]) -> str:
 
     rows = found.to_dict("records")
     against = {place(cell): float(cell["against_default"]) for cell in rows}
-    ring = next((place(cell) for cell in rows if cell["chosen"]), None)
+    dot = next((place(cell) for cell in rows if cell["chosen"]), None)
     down = f"down {y}: {', '.join(values[y])}\n\n" if y else ""
     aside = f"side by side {panel}: {', '.join(values[panel])}\n\n" if panel else ""
-    limit = max(map(abs, against.values()))
+    limit = max((abs(value) for value in against.values() if np.isfinite(value)), default=0.0)
     return cells(
         against,
-        ring,
+        dot,
         f"{down}across {x}: {', '.join(values[x])}\n\n{aside}"
         f"blue errs less than the default, red more, at most {limit:.1f} %; dot: the choice",
     )
