@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrain_assets.commands import completing
-from retrain_assets.commands.console import opened, output
+from retrain_assets.commands.console import opened, output, wrapped
 from retrain_assets.fetching import configured, due_stocks
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def fetch(
     console = output()
 
     def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        for line in wrapped(text, indent=2):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     for symbol, reason in failed.items():
         show(f"{symbol}: {reason}")
