@@ -57,10 +57,11 @@ def small_map(table: pd.DataFrame, names: Sequence[str]) -> str:
     table, names: as for `error_map`. Panels stand side by side. Where that makes too many cells,
     the setting with the fewest values is no axis: a cell shows the best over it.
     """
-    axes = map_axes(table, names)
+    axes, over = map_axes(table, names), list[str]()
     while len(found := _cells(table, axes)) > MOST_CELLS and len(axes) > 1:
         values = _values(table, axes)
-        axes.remove(min(axes, key=lambda name: len(values[name])))
+        over.append(min(axes, key=lambda name: len(values[name])))
+        axes.remove(over[-1])
     values = _values(table, axes)
     panel, y, x = _laid_out(values)
 
@@ -73,12 +74,13 @@ def small_map(table: pd.DataFrame, names: Sequence[str]) -> str:
     dot = next((place(cell) for cell in rows if cell["chosen"]), None)
     down = f"down {y}: {', '.join(values[y])}\n\n" if y else ""
     aside = f"side by side {panel}: {', '.join(values[panel])}\n\n" if panel else ""
+    best = f"; each the best over {', '.join(over)}" if over else ""
     limit = max((abs(value) for value in against.values() if np.isfinite(value)), default=0.0)
     return cells(
         against,
         dot,
         f"{down}across {x}: {', '.join(values[x])}\n\n{aside}"
-        f"blue errs less than the default, red more, at most {limit:.1f} %; dot: the choice",
+        f"blue errs less than the default, red more, at most {limit:.1f} %{best}; dot: the choice",
     )
 
 
