@@ -3,7 +3,6 @@
 import dagster as dg
 
 from retrain_assets.defs.io import PartitionBars
-from retrain_assets.defs.legible import legible
 from retrain_assets.defs.partitions import month_and_symbol, month_stock
 from retrain_assets.defs.progress import failing_plainly, tell
 from retrain_assets.defs.resources import Bars
@@ -43,9 +42,7 @@ def market_bars(context: dg.AssetExecutionContext, bars: Bars) -> dg.Output[Part
     with failing_plainly():
         view = bars.view(month, symbol)
     tell(context, f"{len(view.bars)} bars to {view.cut:%Y-%m-%d}", 1.0)
-    return dg.Output(
-        view, data_version=dg.DataVersion(view.hash), metadata=legible(_metadata(view))
-    )
+    return dg.Output(view, data_version=dg.DataVersion(view.hash), metadata=_metadata(view))
 
 
 def _metadata(view: PartitionBars) -> dict[str, dg.MetadataValue]:

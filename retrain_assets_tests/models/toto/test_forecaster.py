@@ -16,7 +16,7 @@ from retrain_assets.models import lora
 from retrain_assets.models.forecaster import QUANTILE_LEVELS, Window
 from retrain_assets.models.toto import FAMILY
 from retrain_assets.models.toto.forecaster import TotoForecaster
-from retrain_assets.models.toto.reading import read
+from retrain_assets.models.toto.reading import Drawn, read
 from retrain_assets.models.toto.series import UNIT
 from retrain_assets.models.toto.tempered import TemperedMixture
 from retrain_assets.models.uniforms import uniforms
@@ -203,7 +203,8 @@ def test_every_series_draws_with_numbers_of_its_own_that_stay() -> None:
     steps = 2 * PATCH + 3
     values = UNIT * walks(1, 5, 4 * PATCH)
     reading = read(tiny(1), values, steps=steps, origins=[7], paths=6, seed=5)
-    found = [reading._uniforms(start, PATCH)[0] for start in range(0, steps, PATCH)]  # type: ignore[attr-defined]
+    assert isinstance(reading, Drawn)
+    found = [reading._uniforms(start, PATCH)[0] for start in range(0, steps, PATCH)]
     expected = uniforms(5, 7, steps=steps, parts=10, paths=6)[:, [1, 3, 5, 7, 9]]
     assert np.array_equal(np.concatenate(found, axis=-1)[..., :steps], expected.transpose(1, 2, 0))
 
